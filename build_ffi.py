@@ -1,0 +1,37 @@
+"""Builds the C loop as a CFFI extension; setup.py runs it.
+
+The declarations are read from csrc/zdev.h, so that they cannot drift from the C.
+ZDEV_CFLAGS adds compiler flags: CI turns warnings into errors with it.
+"""
+
+import os
+import pathlib
+import shlex
+
+import cffi
+
+ROOT = pathlib.Path(__file__).resolve().parent
+BEGIN, END = "/* cdef: begin */", "/* cdef: end */"
+
+
+def declarations() -> str:
+    """Return the part of csrc/zdev.h that CFFI is to know."""
+    header = (ROOT / "csrc" / "zdev.h").read_text(encoding="utf-8")
+    return header.partition(BEGIN)[2].partition(END)[0]
+
+
+ffi = cffi.FFI()
+ffi.cdef(declarations())
+ffi.set_source(
+    "zdev._engines._c",
+    '#include "zdev.h"',
+    sources=["csrc/relay.c", "csrc/loop.c"],
+    depends=["csrc/zdev.h", "csrc/relay.h"],
+    include_dirs=["csrc"],
+    extra_compile_args=shlex.split(os.environ.get("ZDEV_CFLAGS", "")),
+    # Without a compiler the installation goes on, and zdev uses ctypes or cffi's ABI mode.
+    optional=True,
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,118 @@
+"""What the tests share: sockets with deadlines, and relays that run in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from typing import Any, Callable, Iterator
+
+import zmq
+
+from zdev import _engines
+from zdev._engines import EngineUnavailableError
+
+# Seconds within which anything that should happen has happened, also on a busy machine.
+DEADLINE = 20.0
+
+_numbers = itertools.count()
+
+
+def available_engines() -> list[str]:
+    """Return the engines that this interpreter has."""
+    names = []
+    for name in _engines.NAMES:
+        with contextlib.suppress(EngineUnavailableError):
+            _engines.load(name)
+            names.append(name)
+    return names
+
+
+def endpoint(transport: str = "inproc") -> str:
+    """Return an address to bind that nothing else uses."""
+    if transport == "inproc":
+        return f"inproc://{next(_numbers)}"
+    return {"ipc": "ipc://*", "tcp": "tcp://127.0.0.1:*"}[transport]
+
+
+class Network:
+    """Makes sockets whose sends and receives fail at a deadline instead of hanging."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+
+    def socket(self, kind: int, **options: Any) -> zmq.Socket[bytes]:
+        """Make a socket; options are names of socket options in lower case."""
+        socket = self.context.socket(kind)
+        socket.linger = 0
+        socket.rcvtimeo = socket.sndtimeo = int(DEADLINE * 1000)
+        for name, value in options.items():
+            setattr(socket, name, value)
+        return socket
+
+    def bound(self, kind: int, transport: str = "inproc", **options: Any) -> zmq.Socket[bytes]:
+        """Make a socket and bind it; `peer` connects to it."""
+        socket = self.socket(kind, **options)
+        socket.bind(endpoint(transport))
+        return socket
+
+    def peer(self, of: zmq.Socket[Any], kind: int, **options: Any) -> zmq.Socket[bytes]:
+        """Make a socket that is connected to a bound one."""
+        socket = self.socket(kind, **options)
+        socket.connect(of.last_endpoint.decode().rstrip("\0"))
+        return socket
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+
+
+class Background:
+    """A function that runs in a thread, and what became of it."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+        def run() -> None:
+            try:
+                self.result = function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - told by join
+                self.error = error
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self.thread.is_alive()
+
+    def join(self, timeout: float = DEADLINE) -> Any:
+        """Wait for the end, and return or raise what the function did."""
+        self.thread.join(timeout)
+        assert not self.thread.is_alive(), f"still running after {timeout} s"
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@contextlib.contextmanager
+def running(relay: Any) -> Iterator[Background]:
+    """Run a relay in the background, and stop it."""
+    background = Background(relay.run)
+    try:
+        yield background
+    finally:
+        relay.stop()
+        background.join()
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = DEADLINE) -> Any:
+    """Wait for what has no event to wait for, such as a counter."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"not true after {timeout} s: {condition}"
+        time.sleep(0.001)

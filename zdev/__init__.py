@@ -1,0 +1,25 @@
+"""ZeroMQ devices at C speed: drop-in for those of pyzmq, and beyond them."""
+
+from zdev._contract import CaptureStatistics, DirectionStatistics, Statistics
+from zdev._engines import EngineUnavailableError
+from zdev._engines import current as _current
+from zdev._functions import device, monitored_queue, proxy, proxy_steerable
+from zdev._relay import Relay
+
+__all__ = [
+    "CaptureStatistics",
+    "DirectionStatistics",
+    "EngineUnavailableError",
+    "Relay",
+    "Statistics",
+    "device",
+    "engine",
+    "monitored_queue",
+    "proxy",
+    "proxy_steerable",
+]
+
+__version__ = "0.1.0"
+
+engine: str = _current.name
+"""The name of the engine in use: "cffi", "ctypes", "cffi-abi" or "pyzmq"."""

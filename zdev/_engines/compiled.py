@@ -1,0 +1,102 @@
+"""The C loop, through CFFI: the ``cffi`` engine."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from zdev._contract import (
+    CaptureStatistics,
+    DirectionStatistics,
+    End,
+    Settings,
+    Statistics,
+)
+
+from ._c import ffi, lib
+
+__all__ = ["CompiledEngine", "CompiledLoop"]
+
+
+class CompiledEngine:
+    """Makes C loops over one table of libzmq's functions.
+
+    Parameters
+    ----------
+    addresses
+        The functions' addresses by field of ``zdev_libzmq``; one that is missing is NULL.
+    """
+
+    name = "cffi"
+
+    def __init__(self, addresses: Mapping[str, int]) -> None:
+        self._table = ffi.new("zdev_libzmq *")
+        for field, member in ffi.typeof("zdev_libzmq").fields:
+            setattr(self._table, field, ffi.cast(member.type, addresses.get(field, 0)))
+
+    def loop(self, settings: Settings) -> CompiledLoop:
+        """Make the loop of a relay; ``MemoryError`` if there is no room for it."""
+        return CompiledLoop(self._table, settings)
+
+
+def _fill(end: Any, given: End | None) -> None:
+    if given is not None:
+        end.handle = ffi.cast("void *", given.handle)
+        end.type = given.type
+        end.fd = given.fd
+
+
+def _direction(counters: Any) -> DirectionStatistics:
+    return DirectionStatistics(*(getattr(counters, field) for field in DirectionStatistics._fields))
+
+
+class CompiledLoop:
+    """One relay's loop in C. The GIL is dropped for the whole of ``run``."""
+
+    def __init__(self, table: Any, settings: Settings) -> None:
+        c = ffi.new("zdev_settings *")
+        _fill(c.frontend, settings.frontend)
+        _fill(c.backend, settings.backend)
+        _fill(c.capture, settings.capture)
+        _fill(c.control, settings.control)
+        buffers = []  # the relay copies them, so they need live no longer than this call
+        if settings.in_prefix is not None:
+            buffers.append(ffi.new("char[]", settings.in_prefix))
+            c.in_prefix, c.in_prefix_size = buffers[-1], len(settings.in_prefix)
+        if settings.out_prefix is not None:
+            buffers.append(ffi.new("char[]", settings.out_prefix))
+            c.out_prefix, c.out_prefix_size = buffers[-1], len(settings.out_prefix)
+        c.swap = settings.swap
+        c.capture_drop = settings.capture_drop
+        c.burst = settings.burst
+        c.wakeup_fd = settings.wakeup_fd
+        relay = lib.zdev_relay_new(table, c)
+        if relay == ffi.NULL:
+            raise MemoryError("no memory for a relay")
+        self._relay = ffi.gc(relay, lib.zdev_relay_free)
+
+    def run(self, timeout: int) -> int:
+        """Relay; see ``Loop.run``."""
+        return int(lib.zdev_relay_run(self._relay, timeout))
+
+    def flush(self) -> int:
+        """Try once more to send what is parked; see ``Loop.flush``."""
+        return int(lib.zdev_relay_flush(self._relay))
+
+    @property
+    def paused(self) -> bool:
+        """Whether traffic is paused."""
+        return bool(lib.zdev_relay_paused(self._relay))
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        lib.zdev_relay_pause(self._relay, paused)
+
+    def statistics(self) -> Statistics:
+        """Return the counters."""
+        c = ffi.new("zdev_statistics *")
+        lib.zdev_relay_statistics(self._relay, c)
+        return Statistics(
+            _direction(c.in_out),
+            _direction(c.out_in),
+            CaptureStatistics(c.capture_sent, c.capture_dropped, c.capture_parked),
+        )

@@ -1,0 +1,705 @@
+"""The Python loop: the readable specification of the C loop in csrc/.
+
+It reaches libzmq through a `Binding`, a handful of libzmq's own calls with libzmq's own manners:
+-1 means failure, and ``errno()`` says which. Where the comments here are short, those of
+csrc/relay.c and csrc/loop.c tell the rest: the two do the same, name for name.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import struct
+from typing import Any, Protocol
+
+import zmq
+
+from zdev._contract import (
+    FINISHED,
+    STEPPED,
+    WOKEN,
+    CaptureStatistics,
+    DirectionStatistics,
+    End,
+    Settings,
+    Statistics,
+)
+
+__all__ = ["Binding", "PythonLoop"]
+
+# A handle to a message or a socket; what it is, only its binding knows.
+Message = Any
+Handle = Any
+
+DONTWAIT = int(zmq.DONTWAIT)
+SNDMORE = int(zmq.SNDMORE)
+POLLIN = int(zmq.POLLIN)
+POLLOUT = int(zmq.POLLOUT)
+EAGAIN, EINTR, EFSM, EHOSTUNREACH = errno.EAGAIN, errno.EINTR, int(zmq.EFSM), errno.EHOSTUNREACH
+
+PAIR, REP, DEALER, ROUTER = int(zmq.PAIR), int(zmq.REP), int(zmq.DEALER), int(zmq.ROUTER)
+XPUB, STREAM = int(zmq.XPUB), int(zmq.STREAM)
+CANNOT_SEND = (int(zmq.SUB), int(zmq.PULL))
+CANNOT_RECEIVE = (int(zmq.PUB), int(zmq.PUSH))
+
+# Milliseconds after which a doubtful direction is tried again, should its wake-up be lost.
+DOUBT_TIMEOUT = 50
+# While its time away is bounded, a busy loop returns after so many rounds.
+BOUNDED_ROUNDS = 64
+# Commands served between two rounds: a flood of them must not stop traffic.
+MAX_COMMANDS = 16
+# Messages kept for reuse.
+MAX_SPARE = 64
+
+# What became of a message that was handed to a socket; a failure is its negated errno.
+REFUSED, DONE, UNROUTABLE, LOST = 0, 1, 2, 3
+# Where the message of a direction is.
+TAKING, HELD, COPY = 0, 1, 2
+
+
+class Binding(Protocol):
+    """How the Python loop reaches libzmq. A message is initialised from birth to death."""
+
+    def socket(self, end: End) -> Handle:
+        """Return what the calls below take for this socket."""
+
+    def message(self) -> Message:
+        """Make an empty message."""
+
+    def recv(self, message: Message, socket: Handle, flags: int, /) -> int:
+        """zmq_msg_recv(3): the size of the frame, or -1."""
+
+    def send(self, message: Message, socket: Handle, flags: int, /) -> int:
+        """zmq_msg_send(3): leave the message empty, or return -1."""
+
+    def more(self, message: Message, /) -> int:
+        """zmq_msg_more(3)."""
+
+    def copy(self, to: Message, message: Message, /) -> int:
+        """zmq_msg_copy(3): 0 or -1."""
+
+    def empty(self, message: Message, /) -> None:
+        """Release what the message holds."""
+
+    def fill(self, message: Message, data: bytes, /) -> int:
+        """Put the data into an empty message: 0 or -1."""
+
+    def data(self, message: Message, /) -> bytes:
+        """Return what the message holds."""
+
+    def events(self, socket: Handle, /) -> int:
+        """ZMQ_EVENTS of zmq_getsockopt(3), or -1."""
+
+    def errno(self) -> int:
+        """zmq_errno(3): why the call before failed."""
+
+    def poll(self, fds: list[int], timeout: int) -> list[int] | None:
+        """poll(2) for POLLIN: those that are readable; None when a signal interrupted it."""
+
+
+class Socket:
+    """A socket and what is known of its descriptor; see zdev_socket in csrc/relay.h."""
+
+    __slots__ = ("fd", "handle", "settled", "type")
+
+    def __init__(self, handle: Handle, type_: int, fd: int) -> None:
+        self.handle = handle
+        self.type = type_
+        self.fd = fd
+        self.settled = False
+
+
+class Frames:
+    """The frames of one message."""
+
+    __slots__ = ("bytes", "head", "list", "whole")
+
+    def __init__(self) -> None:
+        self.list: list[Message] = []
+        self.head = [0, 0]
+        self.bytes = 0
+        self.whole = False
+
+
+class Direction:
+    """One way through the device; the two ways differ in data alone."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "copied",
+        "copy",
+        "destination",
+        "doubtful",
+        "dropped",
+        "frames_received",
+        "frames_sent",
+        "held",
+        "messages_received",
+        "messages_sent",
+        "prefix",
+        "source",
+        "stage",
+        "swap",
+        "unroutable",
+    )
+
+    def __init__(
+        self,
+        source: Socket | None = None,
+        destination: Socket | None = None,
+        prefix: Message | None = None,
+        swap: bool = False,
+    ) -> None:
+        self.source = source
+        self.destination = destination  # None: a sink, what it takes is counted dropped
+        self.prefix = prefix
+        self.swap = swap
+        self.stage = TAKING
+        self.held = Frames()
+        self.copy = Frames()
+        self.copied = False
+        self.doubtful = False  # POLLOUT was shown, yet the send refused
+        self.messages_received = self.frames_received = self.bytes_received = 0
+        self.messages_sent = self.frames_sent = self.bytes_sent = 0
+        self.dropped = self.unroutable = 0
+
+    def statistics(self) -> DirectionStatistics:
+        return DirectionStatistics(
+            self.messages_received,
+            self.frames_received,
+            self.bytes_received,
+            self.messages_sent,
+            self.frames_sent,
+            self.bytes_sent,
+            self.dropped,
+            self.unroutable,
+            int(self.stage == HELD),
+        )
+
+
+def peer_error(error: int) -> bool:
+    """Does the error speak of the peer, not of the socket?"""
+    return error in (EAGAIN, EHOSTUNREACH)
+
+
+class PythonLoop:
+    """One relay's loop in Python, over a binding."""
+
+    def __init__(self, binding: Binding, settings: Settings) -> None:
+        self._binding = binding
+        self._burst = settings.burst
+        self._wakeup_fd = settings.wakeup_fd
+        self._capture_drop = settings.capture_drop
+        self._capture_dead = False
+        self._capture_sent = self._capture_dropped = 0
+        self._terminated = False
+        self._since_look = 0
+        self._command = Frames()
+        self._spare: list[Message] = []
+        self._sockets: list[Socket] = []
+        self._paused = False
+
+        source, destination = self._enter(settings.frontend), self._enter(settings.backend)
+        self._capture = self._enter(settings.capture) if settings.capture else None
+        self._control = self._enter(settings.control) if settings.control else None
+
+        # Both ways are kept for their counters; those that cannot be have no turn.
+        self._in_out = self._way(source, destination, settings.in_prefix, settings.swap)
+        self._out_in = self._way(destination, source, settings.out_prefix, settings.swap)
+        self._directions = [self._in_out, self._out_in]
+        if source is destination:
+            self._directions.pop()
+        self._directions = [d for d in self._directions if d.source.type not in CANNOT_RECEIVE]
+        if self._capture and self._capture.type == XPUB:
+            # its peers' subscriptions would pile up unread
+            self._directions.append(Direction(self._capture, None))
+
+    def _enter(self, end: End) -> Socket:
+        """Enter a socket once; two ends may be the same socket."""
+        handle = self._binding.socket(end)
+        for socket in self._sockets:
+            if socket.fd == end.fd:
+                return socket
+        self._sockets.append(Socket(handle, end.type, end.fd))
+        return self._sockets[-1]
+
+    def _way(self, source: Socket, to: Socket, prefix: bytes | None, swap: bool) -> Direction:
+        message = None
+        if prefix is not None:
+            message = self._binding.message()
+            if self._binding.fill(message, prefix) < 0:
+                raise MemoryError("no memory for a prefix")
+        return Direction(source, None if to.type in CANNOT_SEND else to, message, swap)
+
+    # Messages
+
+    def _message(self) -> Message:
+        return self._spare.pop() if self._spare else self._binding.message()
+
+    def _forget(self, frames: Frames) -> None:
+        """Forget a message whose frames are empty."""
+        if len(self._spare) < MAX_SPARE:
+            self._spare += frames.list[:MAX_SPARE]
+        frames.list = []
+        frames.bytes = 0
+        frames.whole = False
+
+    def _empty(self, frames: Frames) -> None:
+        """Discard a message."""
+        for message in frames.list:
+            self._binding.empty(message)
+        self._forget(frames)
+
+    def _receive(self, frames: Frames, source: Socket) -> int:
+        """Receive the frames of one message, or the rest of them; 1 when it is whole, 0 if not."""
+        binding = self._binding
+        while True:
+            message = self._spare.pop() if self._spare else binding.message()
+            size = binding.recv(message, source.handle, DONTWAIT)
+            if size < 0:
+                error = binding.errno()
+                self._spare.append(message)
+                if error == EINTR:
+                    continue
+                if error == EAGAIN:
+                    source.settled = True
+                    return 0
+                if error == EFSM:  # REQ, REP: not its turn
+                    return 0
+                return -error
+            if len(frames.list) < 2:
+                frames.head[len(frames.list)] = size
+            frames.list.append(message)
+            frames.bytes += size
+            if not binding.more(message):
+                return 1
+
+    def _send_frame(self, message: Message, to: Socket, flags: int) -> int:
+        """Send one frame, again if a signal came in between; 0 or the errno."""
+        binding = self._binding
+        while binding.send(message, to.handle, flags | DONTWAIT) < 0:
+            error = binding.errno()
+            if error != EINTR:
+                return error
+        return 0
+
+    def _send(self, frames: Frames, to: Socket, swap: bool) -> int:
+        """Send the frames as one message; with swap, the second before the first.
+
+        Unless it is REFUSED or fails at the first frame, none is left. The high-water mark counts
+        messages, so only the first frame can meet it; after that only a vanishing peer refuses.
+        """
+        order = frames.list
+        if swap:
+            order = [order[1], order[0], *order[2:]]
+        last = len(order) - 1
+        to.settled = False
+        error = self._send_frame(order[0], to, SNDMORE if last else 0)
+        if error:
+            if error in (EAGAIN, EFSM):
+                return REFUSED
+            return UNROUTABLE if error == EHOSTUNREACH else -error
+        result = DONE
+        for place in range(1, last + 1):
+            if result < 0 or (result == LOST and to.type == PAIR):
+                # A PAIR's next peer would take the rest for a message of its own.
+                self._binding.empty(order[place])
+                continue
+            # The others wait for the message's end, and swallow what comes until then.
+            error = self._send_frame(order[place], to, SNDMORE if place < last else 0)
+            if error:
+                self._binding.empty(order[place])
+                result = LOST if peer_error(error) else -error
+        self._forget(frames)
+        return result
+
+    # Directions
+
+    def _routable(self, direction: Direction) -> bool:
+        """Can the destination's type route this message at all?"""
+        held = direction.held
+        count = len(held.list)
+        kind = direction.destination.type
+        if kind == ROUTER:
+            return count >= 2 and held.head[1 if direction.swap else 0] > 0
+        if kind == STREAM:
+            return count == 2 and held.head[1 if direction.swap else 0] > 0
+        return count >= 2 or not direction.swap
+
+    def _make_copy(self, direction: Direction) -> None:
+        """Copy `[prefix, frames as sent on]`."""
+        direction.copied = True
+        if self._capture_dead:
+            return
+        originals = direction.held.list
+        if direction.swap:
+            originals = [originals[1], originals[0], *originals[2:]]
+        if direction.prefix is not None:
+            originals = [direction.prefix, *originals]
+        copies = direction.copy.list
+        for original in originals:
+            message = self._message()
+            copies.append(message)
+            if self._binding.copy(message, original) < 0:
+                self._empty(direction.copy)
+                return
+
+    def _send_copy(self, direction: Direction) -> int:
+        """Give the capture socket its copy; 1 when the direction is free, 0 when it waits."""
+        copy = direction.copy
+        result = LOST
+        if copy.list and not self._capture_dead:
+            result = self._send(copy, self._capture, False)
+            if result < 0 and self._capture_drop:
+                self._capture_dead = True
+            elif result < 0 or (result == REFUSED and not self._capture_drop):
+                return result
+        if result == DONE:
+            self._capture_sent += 1
+        else:
+            self._capture_dropped += 1
+            self._empty(copy)
+        direction.copied = False
+        direction.stage = TAKING
+        return 1
+
+    def _discard(self, direction: Direction) -> int:
+        """Let the held message go nowhere; the caller has counted it."""
+        self._empty(direction.held)
+        if direction.copied:
+            self._empty(direction.copy)
+            direction.copied = False
+        direction.stage = TAKING
+        return 1
+
+    def _deliver(self, direction: Direction) -> int:
+        """Take what is held a step further; 1 when the direction is free, 0 when it waits."""
+        if direction.stage == HELD:
+            held = direction.held
+            destination = direction.destination
+            if destination is None:
+                direction.dropped += 1
+                return self._discard(direction)
+            if not self._routable(direction):
+                direction.unroutable += 1
+                return self._discard(direction)
+            if self._capture and not direction.copied:
+                self._make_copy(direction)
+            frames, size = len(held.list), held.bytes
+            result = self._send(held, destination, direction.swap)
+            if result == REFUSED:
+                return 0
+            if result == UNROUTABLE:
+                direction.unroutable += 1
+                return self._discard(direction)
+            if result == LOST:
+                direction.dropped += 1
+                return self._discard(direction)
+            if result < 0:
+                if not held.list:
+                    direction.dropped += 1
+                    self._discard(direction)
+                return result
+            direction.messages_sent += 1
+            direction.frames_sent += frames
+            direction.bytes_sent += size
+            if not self._capture:
+                direction.stage = TAKING
+                return 1
+            direction.stage = COPY
+        return self._send_copy(direction)
+
+    def _awaits(self, direction: Direction) -> Socket | None:
+        """Return the socket that a parked direction waits for."""
+        if direction.stage == HELD:
+            return direction.destination
+        return self._capture if direction.stage == COPY else None
+
+    def _retry(self, direction: Direction) -> int:
+        """Try what is parked again; 1 when the direction is free, else 0."""
+        stage = direction.stage
+        events = self._events(self._awaits(direction))
+        if events < 0:
+            return events
+        if not events & POLLOUT:
+            return 0
+        result = self._deliver(direction)
+        direction.doubtful = result == 0 and direction.stage == stage
+        if result == 1:
+            direction.source.settled = False
+        return result
+
+    def _turn(self, direction: Direction) -> int:
+        """Relay a burst at most; return how many messages moved."""
+        source = direction.source
+        moved = 0
+        if direction.stage != TAKING:
+            result = self._retry(direction)
+            if result <= 0:
+                return result
+            moved = 1
+        while not source.settled and moved < self._burst:
+            held = direction.held
+            result = self._receive(held, source)
+            if result <= 0:
+                return result or moved
+            direction.messages_received += 1
+            direction.frames_received += len(held.list)
+            direction.bytes_received += held.bytes
+            direction.stage = HELD
+            moved += 1
+            result = self._deliver(direction)
+            if result <= 0:
+                return result or moved
+        return moved
+
+    # Control
+
+    @property
+    def paused(self) -> bool:
+        """Whether traffic is paused."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+
+    def _answer(self, envelope: int, body: list[bytes]) -> int:
+        """Answer on the control socket. A peer that does not take its answer goes without."""
+        frames = self._command
+        for message in frames.list[envelope:]:
+            self._binding.empty(message)
+        del frames.list[envelope:]
+        for data in body:
+            frames.list.append(self._message())
+            if data and self._binding.fill(frames.list[-1], data) < 0:
+                return 0
+        return min(self._send(frames, self._control, False), 0)
+
+    def _answer_statistics(self, envelope: int) -> int:
+        """Answer STATISTICS as libzmq orders them: frames, then bytes."""
+        there, back = self._in_out, self._out_in
+        counts = (
+            (there.frames_received, there.bytes_received),
+            (back.frames_sent, back.bytes_sent),
+            (back.frames_received, back.bytes_received),
+            (there.frames_sent, there.bytes_sent),
+        )
+        body = [struct.pack("=Q", count) for pair in counts for count in pair]
+        return self._answer(envelope, body)
+
+    def _serve_control(self) -> int:
+        """Serve one message of the control socket, as zmq_proxy_steerable(3) has it.
+
+        Only its first frame counts, after the envelope that ROUTER and DEALER see. Whoever sent a
+        request (REP's peer, or a REQ behind a ROUTER) is answered even when the command is
+        unknown, or it could never ask again.
+        """
+        frames, kind = self._command, self._control.type
+        result = self._receive(frames, self._control)
+        if result <= 0:
+            return result
+        result = 0
+        count = len(frames.list)
+        envelope = 1 if kind == ROUTER else 0
+        asked = kind == REP
+        if (
+            kind in (ROUTER, DEALER)
+            and count > envelope + 1
+            and self._binding.data(frames.list[envelope]) == b""
+        ):
+            envelope += 1
+            asked = True
+        if count > envelope:
+            command = self._binding.data(frames.list[envelope])
+            if command == b"STATISTICS" and kind not in CANNOT_SEND:
+                asked = False
+                result = self._answer_statistics(envelope)
+            elif command == b"PAUSE":
+                self._paused = True
+            elif command == b"RESUME":
+                self._paused = False
+                self._unsettle()
+            elif command == b"TERMINATE":
+                self._terminated = True
+        if asked and result == 0:
+            result = self._answer(envelope, [b""])
+        self._empty(frames)
+        return result if result < 0 else 1
+
+    # Waiting
+
+    def _events(self, socket: Socket) -> int:
+        """Process the socket's commands and return its ZMQ_EVENTS.
+
+        It stays unsettled if it can be read, for whoever reads it.
+        """
+        while True:
+            events = self._binding.events(socket.handle)
+            if events >= 0:
+                socket.settled = not events & POLLIN
+                return events
+            error = self._binding.errno()
+            if error != EINTR:
+                return -error
+
+    def _unsettle(self) -> None:
+        for socket in self._sockets:
+            socket.settled = False
+
+    def _is_read(self, socket: Socket) -> bool:
+        """Is the socket read by somebody now?"""
+        return socket is self._control or (
+            not self._paused
+            and any(d.source is socket and d.stage == TAKING for d in self._directions)
+        )
+
+    def _settle(self) -> tuple[int, bool]:
+        """Settle every socket before blocking.
+
+        Return 1 if something can move after all, 0 if the loop may block, or a negated errno; and
+        whether a direction is doubtful.
+        """
+        waiting = []
+        doubtful = False
+        for direction in self._directions:
+            awaited = None if self._paused else self._awaits(direction)
+            if awaited is None:
+                continue
+            # A receive may have taken the edge of its POLLOUT.
+            awaited.settled = False
+            if direction.doubtful:
+                doubtful = True
+            else:
+                waiting.append(awaited)
+        movable = 0
+        for socket in self._sockets:
+            if socket.settled or (socket is self._capture and self._capture_dead):
+                continue
+            events = self._events(socket)
+            if events < 0:
+                if socket is not self._capture or not self._capture_drop:
+                    return events, False
+                self._capture_dead = True
+                continue
+            if not socket.settled and self._is_read(socket):
+                movable = 1
+            else:
+                socket.settled = True
+            if events & POLLOUT and socket in waiting:
+                movable = 1
+        return movable, doubtful
+
+    def _await(self, timeout: int) -> int:
+        """Wait until a socket or the wake-up descriptor is readable; with timeout 0, only look."""
+        fds = [self._wakeup_fd]
+        for socket in self._sockets:
+            if not (socket is self._capture and self._capture_dead):
+                fds.append(socket.fd)
+        self._since_look = 0
+        ready = self._binding.poll(fds, timeout)
+        if ready is None:
+            return WOKEN
+        for socket in self._sockets:
+            if socket.fd in ready:
+                socket.settled = False
+        return WOKEN if self._wakeup_fd in ready else 0
+
+    # The loop
+
+    def _round(self) -> int:
+        """Give each direction a turn, then control; return how much moved, or a negated errno."""
+        moved = 0
+        for direction in self._directions:
+            if self._paused:
+                break
+            optional = direction.source is self._capture and self._capture_drop
+            if optional and self._capture_dead:
+                continue
+            result = self._turn(direction)
+            if result >= 0:
+                moved += result
+            elif optional:
+                self._capture_dead = True
+            else:
+                return result
+        if self._control:
+            for _ in range(MAX_COMMANDS):
+                if self._control.settled or self._terminated:
+                    break
+                result = self._serve_control()
+                if result < 0:
+                    return result
+                if result == 0:
+                    break
+                moved += 1
+        self._since_look += moved
+        return moved
+
+    def run(self, timeout: int) -> int:
+        """Relay; see ``Loop.run``."""
+        self._unsettle()
+        rounds = 0
+        while True:
+            result = 0
+            moved = self._round()
+            if moved < 0:
+                return moved
+            if self._terminated:
+                self._terminated = False
+                return self.flush() or FINISHED
+            if moved:
+                if timeout == 0:
+                    return STEPPED + moved
+                if self._since_look >= self._burst:
+                    result = self._await(0)
+            else:
+                result, doubtful = self._settle()
+                if result > 0:
+                    continue  # something can move after all
+                if result == 0:
+                    if timeout == 0:
+                        return STEPPED
+                    blocking = timeout
+                    if doubtful and not 0 < timeout < DOUBT_TIMEOUT:
+                        blocking = DOUBT_TIMEOUT
+                    result = self._await(blocking)
+                    if result == 0 and timeout > 0:
+                        result = WOKEN
+            rounds += 1
+            if result == 0 and timeout > 0 and rounds > BOUNDED_ROUNDS:
+                result = WOKEN
+            if result:
+                return result
+
+    def flush(self) -> int:
+        """Try once more to send what is parked; see ``Loop.flush``."""
+        for direction in self._directions:
+            if direction.stage != TAKING:
+                result = self._retry(direction)
+                if result < 0:
+                    return result
+        return 0
+
+    def statistics(self) -> Statistics:
+        """Return the counters."""
+        ways = (self._in_out, self._out_in)
+        return Statistics(
+            self._in_out.statistics(),
+            self._out_in.statistics(),
+            CaptureStatistics(
+                self._capture_sent, self._capture_dropped, sum(w.stage == COPY for w in ways)
+            ),
+        )
+
+
+def system_poll(fds: list[int], timeout: int) -> list[int]:
+    """poll(2) for POLLIN through the standard library, or select(2) where there is no poll."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        return [fd for fd, _ in poller.poll(timeout)]
+    ready, _, _ = select.select(fds, [], [], None if timeout < 0 else timeout / 1000)
+    return ready

@@ -1,0 +1,109 @@
+"""The ctypes binding: the Python loop on CPython, where the extension is missing."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Mapping
+
+from zdev._contract import End, Settings
+
+from .loop import PythonLoop, system_poll
+
+__all__ = ["CtypesEngine"]
+
+EVENTS = 15  # ZMQ_EVENTS
+
+# A zmq_msg_t: 64 bytes, aligned like a pointer.
+Buffer = ctypes.c_void_p * 8
+
+
+class Message(int):
+    """The address of a zmq_msg_t, which it owns: ctypes passes an int fastest."""
+
+    buffer: ctypes.Array[ctypes.c_void_p]
+    close: Any
+
+    def __del__(self) -> None:
+        self.close(self)
+
+
+class CtypesEngine:
+    """Makes Python loops over ctypes, and is their binding.
+
+    Parameters
+    ----------
+    addresses
+        The functions' addresses by field of ``zdev_libzmq`` (csrc/zdev.h).
+    """
+
+    name = "ctypes"
+
+    def __init__(self, addresses: Mapping[str, int]) -> None:
+        pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+        # None of these calls blocks, so the GIL is kept (PyDLL; PyPy has none): to drop it would
+        # hand it to another thread at each call. errno is saved behind each call and put back
+        # before the next, so that nothing comes between a failure and zmq_errno.
+        library = getattr(ctypes, "PyDLL", ctypes.CDLL)(None, use_errno=True)
+        prototype: Any = type(library.free)
+
+        def bind(field: str, result: Any, *arguments: Any) -> Any:
+            function = prototype(addresses[field])
+            function.restype, function.argtypes = result, arguments
+            return function
+
+        self.errno = bind("get_errno", number)
+        self.recv = bind("msg_recv", number, pointer, pointer, number)
+        self.send = bind("msg_send", number, pointer, pointer, number)
+        self.more = bind("msg_more", number, pointer)
+        self.copy = bind("msg_copy", number, pointer, pointer)
+        self.poll = system_poll
+        self._init = bind("msg_init", number, pointer)
+        self._init_size = bind("msg_init_size", number, pointer, size)
+        self._close = bind("msg_close", number, pointer)
+        self._data = bind("msg_data", pointer, pointer)
+        self._size = bind("msg_size", size, pointer)
+        self._getsockopt = bind("getsockopt", number, pointer, number, pointer, pointer)
+
+    def loop(self, settings: Settings) -> PythonLoop:
+        """Make the loop of a relay."""
+        return PythonLoop(self, settings)
+
+    def socket(self, end: End) -> int:
+        """Return the socket's handle."""
+        return end.handle
+
+    def message(self) -> Message:
+        """Make an empty message."""
+        buffer = Buffer()
+        message = Message(ctypes.addressof(buffer))
+        message.buffer = buffer
+        self._init(message)
+        message.close = self._close
+        return message
+
+    def empty(self, message: Message) -> None:
+        """Release what the message holds."""
+        self._close(message)
+        self._init(message)
+
+    def fill(self, message: Message, data: bytes) -> int:
+        """Put the data into an empty message."""
+        self._close(message)
+        if self._init_size(message, len(data)) < 0:
+            self._init(message)
+            return -1
+        ctypes.memmove(self._data(message), data, len(data))
+        return 0
+
+    def data(self, message: Message) -> bytes:
+        """Return what the message holds."""
+        return ctypes.string_at(self._data(message), self._size(message))
+
+    def events(self, socket: int) -> int:
+        """Return ZMQ_EVENTS, or -1."""
+        events = ctypes.c_int(0)
+        size = ctypes.c_size_t(ctypes.sizeof(events))
+        if self._getsockopt(socket, EVENTS, ctypes.byref(events), ctypes.byref(size)) < 0:
+            return -1
+        return events.value

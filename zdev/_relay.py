@@ -1,0 +1,447 @@
+"""The relay: two or three sockets, two directions, one control state."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import weakref
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, TypeVar, Union
+
+import zmq
+
+from zdev import _engines
+from zdev._contract import FINISHED, STEPPED, End, Settings, Statistics, raise_for
+from zdev._wakeup import Wakeup, deferred_signals
+
+__all__ = ["DEFAULT_BURST", "Prefix", "Relay"]
+
+T = TypeVar("T")
+Prefix = Union[bytes, bytearray, memoryview, str, None]
+
+DEFAULT_BURST = 64
+MAX_BURST = 2**31 - 1
+
+# Milliseconds between looks for signals, where an event loop owns the wake-up descriptor.
+SIGNAL_TIMEOUT = 100
+
+CANNOT_SEND = {zmq.SUB, zmq.PULL}
+CANNOT_RECEIVE = {zmq.PUB, zmq.PUSH}
+STABLE = {
+    zmq.PAIR, zmq.PUB, zmq.SUB, zmq.REQ, zmq.REP, zmq.DEALER,
+    zmq.ROUTER, zmq.PULL, zmq.PUSH, zmq.XPUB, zmq.XSUB, zmq.STREAM,
+}  # fmt: skip
+CAPTURES = {zmq.PUB, zmq.XPUB, zmq.PUSH, zmq.PAIR, zmq.DEALER, zmq.ROUTER}
+CONTROLS = {
+    zmq.PAIR, zmq.REP, zmq.ROUTER, zmq.DEALER, zmq.PULL, zmq.SUB, zmq.XSUB, zmq.XPUB
+}  # fmt: skip
+
+# Which relay uses which socket right now, by the socket's handle.
+_in_use: dict[int, Relay] = {}
+_in_use_lock = threading.Lock()
+
+
+def _name(kind: int) -> str:
+    return zmq.SocketType(kind).name
+
+
+def _names(kinds: set[zmq.SocketType]) -> str:
+    return ", ".join(sorted(kind.name for kind in kinds))
+
+
+def _end(socket: Any, role: str) -> End:
+    """Check one socket; what is wrong with it is said in the terms of its role."""
+    if not isinstance(socket, zmq.Socket):
+        raise TypeError(
+            f"{role} must be a zmq.Socket, not {type(socket).__name__}; "
+            "make one with zmq.Context().socket(...)"
+        )
+    _check_open(socket, role)
+    kind = int(socket.getsockopt(zmq.TYPE))
+    if kind not in STABLE:
+        raise ValueError(
+            f"{role} is of socket type {kind}, which libzmq offers as a draft only; "
+            f"a device takes {_names(STABLE)}"
+        )
+    return End(socket, int(socket.underlying), kind, int(socket.getsockopt(zmq.FD)))
+
+
+def _check_open(socket: zmq.Socket[Any], role: str) -> None:
+    if socket.closed:
+        raise zmq.ZMQError(
+            zmq.ENOTSOCK, f"{role} is closed; a device needs its sockets open until it has ended"
+        )
+
+
+def _check_pair(frontend: End, backend: End) -> None:
+    """Can a message go from one to the other, either way?"""
+    kinds = f"{_name(frontend.type)} and {_name(backend.type)}"
+    if frontend.handle == backend.handle:
+        if frontend.type in CANNOT_SEND | CANNOT_RECEIVE | {zmq.REQ}:
+            raise ValueError(
+                f"a {_name(frontend.type)} socket cannot be both frontend and backend: "
+                "it does not receive and then send; REP, ROUTER, DEALER or PAIR can"
+            )
+        return
+    there = frontend.type not in CANNOT_RECEIVE and backend.type not in CANNOT_SEND
+    back = backend.type not in CANNOT_RECEIVE and frontend.type not in CANNOT_SEND
+    if not there and not back:
+        raise ValueError(
+            f"frontend and backend are {kinds}: no message can go from one to the other; "
+            "one must receive and the other send, as PULL and PUSH or XSUB and XPUB do"
+        )
+    if frontend.type == backend.type == zmq.REQ:
+        raise ValueError(
+            "frontend and backend are both REQ: each waits for the device to send first; "
+            "a REP frontend goes with a REQ backend"
+        )
+
+
+def _check_side(end: End, role: str, kinds: set[zmq.SocketType], others: list[End]) -> None:
+    """Check the capture or the control socket."""
+    if end.type not in kinds:
+        raise ValueError(
+            f"{role} is a {_name(end.type)} socket, which cannot serve as one; use {_names(kinds)}"
+        )
+    if any(end.handle == other.handle for other in others):
+        raise ValueError(f"{role} is also another socket of this device; give it one of its own")
+
+
+def _prefix(prefix: Any, name: str) -> bytes | None:
+    if prefix is None or isinstance(prefix, bytes):
+        return prefix
+    if isinstance(prefix, str):
+        return prefix.encode()
+    try:
+        return memoryview(prefix).tobytes()
+    except TypeError:
+        raise TypeError(
+            f"{name} must be bytes, another buffer, str (sent as UTF-8) or None (no prefix frame), "
+            f"not {type(prefix).__name__}"
+        ) from None
+
+
+def _burst(burst: Any) -> int:
+    try:
+        number = operator.index(burst)
+    except TypeError:
+        raise TypeError(f"burst must be an int, not {type(burst).__name__}") from None
+    if not 1 <= number <= MAX_BURST:
+        raise ValueError(f"burst must be from 1 to {MAX_BURST} messages, not {number}")
+    return number
+
+
+class Relay:
+    """Moves whole messages between two sockets, in both directions that their types allow.
+
+    A relay borrows its sockets: it never closes them, and while it runs nobody else may use them.
+    No message is split, merged, reordered or silently lost in it; what it could not deliver is
+    counted in `statistics`.
+
+    Parameters
+    ----------
+    frontend, backend : zmq.Socket
+        The two ends; they may be one and the same socket.
+    capture : zmq.Socket, optional
+        Gets a copy of every message sent on, as ``[prefix, *frames as sent on]``.
+    in_prefix, out_prefix : bytes, buffer, str or None
+        First frame of the copies of what came from the frontend, from the backend. ``str`` is sent
+        as UTF-8; None (the default) means that there is no such frame.
+    control : zmq.Socket, optional
+        Takes PAUSE, RESUME, TERMINATE and STATISTICS, as zmq_proxy_steerable(3) has them.
+    capture_policy : {"block", "drop"}
+        What to do while the capture socket is full or has no peer: "block" (the default) lets that
+        direction wait, so that the capture is complete; "drop" drops the copy, whole, and counts
+        it. With "drop" not even a failing capture socket stops the traffic. ``ZMQ_SNDTIMEO`` plays
+        no part: a relay never blocks in a send.
+    burst : int
+        Messages that one direction may relay before it is the other's turn.
+    swap : bool, optional
+        Send ``[from, to, ...]`` on as ``[to, from, ...]``, so that the peers of two ROUTER sockets
+        can address each other. By default (None), when both ends are ROUTER.
+
+    Raises
+    ------
+    TypeError
+        For what is no socket, prefix or burst.
+    ValueError
+        For socket types that cannot go together, or cannot serve in their role.
+    zmq.ZMQError
+        ENOTSOCK, for a closed socket.
+
+    Notes
+    -----
+    `stop`, `pause`, `resume`, `statistics` and `call` may be called from any thread and from signal
+    handlers. `run` and `step` belong to one thread at a time.
+    """
+
+    def __init__(
+        self,
+        frontend: zmq.Socket[Any],
+        backend: zmq.Socket[Any],
+        capture: zmq.Socket[Any] | None = None,
+        *,
+        in_prefix: Prefix = None,
+        out_prefix: Prefix = None,
+        control: zmq.Socket[Any] | None = None,
+        capture_policy: str = "block",
+        burst: int = DEFAULT_BURST,
+        swap: bool | None = None,
+    ) -> None:
+        ends = {"frontend": _end(frontend, "frontend"), "backend": _end(backend, "backend")}
+        _check_pair(ends["frontend"], ends["backend"])
+        for role, socket, kinds in (("capture", capture, CAPTURES), ("control", control, CONTROLS)):
+            if socket is not None:
+                end = _end(socket, role)
+                _check_side(end, role, kinds, list(ends.values()))
+                ends[role] = end
+        if capture_policy not in ("block", "drop"):
+            raise ValueError(f'capture_policy must be "block" or "drop", not {capture_policy!r}')
+        if swap is None:
+            swap = ends["frontend"].type == ends["backend"].type == zmq.ROUTER
+
+        self._wakeup = Wakeup()
+        # Not at exit: a daemon thread may still be waiting on it.
+        weakref.finalize(self, self._wakeup.close).atexit = False
+        settings = Settings(
+            frontend=ends["frontend"],
+            backend=ends["backend"],
+            capture=ends.get("capture"),
+            control=ends.get("control"),
+            in_prefix=_prefix(in_prefix, "in_prefix"),
+            out_prefix=_prefix(out_prefix, "out_prefix"),
+            swap=bool(swap),
+            capture_drop=capture_policy == "drop",
+            burst=_burst(burst),
+            wakeup_fd=self._wakeup.waited_fd,
+        )
+        self._ends = ends
+        self._loop = _engines.current.loop(settings)
+        self._pid = os.getpid()
+        self._stop = False
+        # Who has the loop: the thread that runs it, or that makes an idle relay do something.
+        # Reentrant, since a signal handler may come while its own thread is inside.
+        self._free = threading.Condition(threading.RLock())
+        self._owner: int | None = None
+        self._running = False
+        self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+
+    # Whose it is
+
+    @contextmanager
+    def _ownership(self) -> Iterator[None]:
+        """Have the loop and the sockets for this thread."""
+        self._check_process()
+        for role, end in self._ends.items():
+            _check_open(end.socket, role)
+        me = threading.get_ident()
+        with self._free:
+            while self._owner not in (None, me) and not self._running:
+                self._free.wait()
+            if self._owner is not None:
+                raise RuntimeError("this relay is running already; stop it first")
+            self._claim()
+            self._owner, self._running = me, True
+        try:
+            yield
+        finally:
+            try:
+                self._let_go()
+            finally:
+                with _in_use_lock:
+                    for end in self._ends.values():
+                        _in_use.pop(end.handle, None)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "this relay was made in another process; "
+                "a ZeroMQ socket does not survive fork, make both anew"
+            )
+
+    def _claim(self) -> None:
+        """Enter the sockets as in use, or say which is."""
+        with _in_use_lock:
+            for role, end in self._ends.items():
+                if end.handle in _in_use:
+                    raise RuntimeError(
+                        f"{role} is in use by another running relay; "
+                        "a ZeroMQ socket belongs to one thread at a time"
+                    )
+            for end in self._ends.values():
+                _in_use[end.handle] = self
+
+    def _let_go(self) -> None:
+        """Let others have the loop, once nothing waits for this thread any more."""
+        while True:
+            self._obey()
+            with self._free:
+                if not self._commands:
+                    self._owner, self._running = None, False
+                    self._free.notify_all()
+                    return
+
+    def _obey(self) -> None:
+        """Run what `call` left for the relay's own thread."""
+        while self._commands:
+            function, future = self._commands.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever called
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    # Relaying
+
+    def run(self) -> None:
+        """Relay until `stop` or TERMINATE, and block meanwhile.
+
+        A message that a full peer refuses is parked in the relay; it stays there when this returns
+        or raises, and the next `run` or `step` goes on with it. Called in the main thread, it lets
+        signal handlers run between two messages; one that raises ends it.
+
+        Raises
+        ------
+        zmq.ContextTerminated
+            If the context of a socket is terminated.
+        zmq.ZMQError
+            If a socket fails.
+        RuntimeError
+            If this relay is running already, or another running relay holds one of its sockets.
+        KeyboardInterrupt
+            On Ctrl-C, in the main thread.
+        """
+        with self._ownership(), deferred_signals(self._wakeup) as signals:
+            timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
+            while True:
+                self._wakeup.drain()
+                signals.deliver()
+                self._obey()
+                if self._stopped():
+                    return
+                code = self._loop.run(timeout)
+                if code == FINISHED:
+                    return
+                raise_for(code)
+
+    def step(self) -> int | None:
+        """Relay what is there, a burst per direction at most, without blocking.
+
+        For users with an event loop of their own: call it when the ``ZMQ_FD`` of a socket is
+        readable, and again until it returns 0.
+
+        Returns
+        -------
+        int or None
+            How much moved: messages taken, parked messages sent, commands served. 0 means that
+            nothing can until a socket's ``ZMQ_FD`` is readable. None after `stop` or TERMINATE.
+
+        Raises
+        ------
+        zmq.ZMQError, RuntimeError, KeyboardInterrupt
+            As `run` does.
+        """
+        with self._ownership(), deferred_signals(self._wakeup) as signals:
+            self._wakeup.drain()
+            signals.deliver()
+            self._obey()
+            if self._stopped():
+                return None
+            code = self._loop.run(0)
+            raise_for(code)
+            return None if code == FINISHED else max(code - STEPPED, 0)
+
+    def _stopped(self) -> bool:
+        """Honour a `stop`, once."""
+        if not self._stop:
+            return False
+        self._stop = False
+        raise_for(self._loop.flush())
+        return True
+
+    # Control
+
+    def stop(self) -> None:
+        """Make `run` return, now or, if it is not running, when it is next called.
+
+        From any thread, or a signal handler; it does not wait. What is parked is tried once more.
+        """
+        self._stop = True
+        self._wakeup.wake()
+
+    def pause(self) -> None:
+        """Move nothing more until `resume`; control, `stop` and `call` go on.
+
+        From any thread. When it returns, the relay is paused.
+        """
+        self.call(lambda: setattr(self._loop, "paused", True))
+
+    def resume(self) -> None:
+        """End a pause, whoever began it. From any thread."""
+        self.call(lambda: setattr(self._loop, "paused", False))
+
+    @property
+    def paused(self) -> bool:
+        """Whether the relay is paused, by `pause` or by PAUSE."""
+        return self.call(lambda: self._loop.paused)
+
+    def statistics(self) -> Statistics:
+        """Return a consistent snapshot of what the relay has done since it was made.
+
+        From any thread.
+        """
+        return self.call(self._loop.statistics)
+
+    def call(self, function: Callable[[], T], timeout: float | None = None) -> T:
+        """Run a function on the relay's own thread, between two messages, and return its result.
+
+        That is how to bind, connect or set options of its sockets while it runs. A relay that is
+        not running has no thread: then the function runs at once, in this one. From any thread.
+
+        Parameters
+        ----------
+        function : callable
+            Called without arguments. What it raises is raised here.
+        timeout : float, optional
+            Seconds to wait for it.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not been run by then; it will not be, unless it has begun.
+        """
+        self._check_process()
+        me = threading.get_ident()
+        future: Future[T] | None = None
+        with self._free:
+            nested = self._owner == me
+            if self._owner is None:
+                self._owner = me
+            elif not nested:
+                future = Future()
+                self._commands.append((function, future))
+        if future is not None:
+            self._wakeup.wake()
+            try:
+                return future.result(timeout)
+            except FutureTimeoutError:
+                if future.done():  # the function itself raised it
+                    raise
+                raise TimeoutError(
+                    f"the relay's thread did not get to the call in {timeout} s; "
+                    "a call before it takes long"
+                ) from None
+            finally:
+                future.cancel()
+        try:
+            return function()
+        finally:
+            if not nested:
+                self._let_go()
