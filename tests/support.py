@@ -41,10 +41,12 @@ class Network:
 
     def __init__(self) -> None:
         self.context = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
 
     def socket(self, kind: int, **options: Any) -> zmq.Socket[bytes]:
         """Make a socket; options are names of socket options in lower case."""
         socket = self.context.socket(kind)
+        self._sockets.append(socket)
         socket.linger = 0
         socket.rcvtimeo = socket.sndtimeo = int(DEADLINE * 1000)
         for name, value in options.items():
