@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Iterator
 
 import pytest
@@ -9,6 +10,18 @@ import pytest
 from zdev import _engines
 
 from .support import Network, available_engines
+
+
+# A test that hangs ends the run: CI must not wait for it. The signal's default action needs no
+# Python, so it works whatever hangs.
+HANG_TIMEOUT = 120
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    signal.alarm(HANG_TIMEOUT)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture(params=available_engines())
