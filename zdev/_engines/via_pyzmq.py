@@ -19,10 +19,11 @@ EMPTY = zmq.Frame()
 class Message:
     """A slot for a frame."""
 
-    __slots__ = ("frame",)
+    __slots__ = ("frame", "more")
 
     def __init__(self) -> None:
         self.frame = EMPTY
+        self.more = 0
 
 
 class PyzmqEngine:
@@ -54,6 +55,8 @@ class PyzmqEngine:
         """Receive a frame."""
         try:
             message.frame = frame = socket.recv(flags, copy=False)
+            # Frame.more is always False in pyzmq's CFFI backend
+            message.more = int(socket.getsockopt(zmq.RCVMORE))
         except zmq.ZMQError as error:
             self._failure.errno = error.errno
             return -1
@@ -70,9 +73,9 @@ class PyzmqEngine:
         message.frame = EMPTY
         return 0
 
-    def more(self, message: Message) -> bool:
+    def more(self, message: Message) -> int:
         """Tell whether more frames follow."""
-        return message.frame.more
+        return message.more
 
     def copy(self, to: Message, message: Message) -> int:
         """Share a frame: to send one does not take it away."""
