@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping
 
 import zmq
 
@@ -74,7 +74,7 @@ def _file_of(address: int) -> str:
 
 def _extension() -> str:
     """Return the file of pyzmq's extension module, the one that depends on libzmq."""
-    import zmq.backend  # noqa: PLC0415 - pyzmq chooses its backend when it is imported
+    import zmq.backend
 
     name = zmq.backend.Socket.__module__
     if name.startswith("zmq.backend.cffi"):
@@ -112,7 +112,7 @@ def find() -> Libzmq:
             function = getattr(library, symbol)
         except AttributeError:
             raise LibzmqUnreachableError(
-                f"pyzmq's extension {path} does not lead to {symbol}: its libzmq was built to hide it"
+                f"pyzmq's extension {path} does not lead to {symbol}: its libzmq hides it"
             ) from None
         address = ctypes.cast(function, ctypes.c_void_p).value
         assert address is not None  # noqa: S101 - a resolved symbol is not NULL

@@ -7,10 +7,11 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, TypeVar, Union
+from typing import Any, Callable, TypeVar, Union
 
 import zmq
 
@@ -293,7 +294,7 @@ class Relay:
                 continue
             try:
                 result = function()
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever called
+            except BaseException as error:
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -7,8 +7,9 @@ import signal
 import socket
 import threading
 from collections import deque
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 __all__ = ["Wakeup", "deferred_signals"]
 
@@ -99,16 +100,16 @@ def deferred_signals(wakeup: Wakeup) -> Iterator[DeferredSignals]:
     if not signals.owns_wakeup:
         signal.set_wakeup_fd(previous)
     try:
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
+        for each in signal.valid_signals():
+            handler = signal.getsignal(each)
             if callable(handler):
-                defer(number, handler)
+                defer(each, handler)
         yield signals
     finally:
-        for number, (note, handler) in replaced.items():
+        for number, (note, original) in replaced.items():
             # A handler may have installed another one meanwhile: that one stays.
             if signal.getsignal(number) is note:
-                signal.signal(number, handler)
+                signal.signal(number, original)
         if signals.owns_wakeup:
             signal.set_wakeup_fd(-1)
         signals.deliver()

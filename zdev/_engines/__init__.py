@@ -28,7 +28,7 @@ class EngineUnavailableError(ImportError):
     """An engine cannot be had here; the message says why and what to do."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(name: str) -> Engine:
     """Return the engine of that name.
 
@@ -38,9 +38,7 @@ def load(name: str) -> Engine:
         If it cannot be had here.
     """
     if name not in NAMES:
-        raise EngineUnavailableError(
-            f"there is no engine {name!r}"
-        )
+        raise EngineUnavailableError(f"there is no engine {name!r}")
     try:
         if name == "pyzmq":
             from .via_pyzmq import PyzmqEngine
@@ -59,10 +57,10 @@ def load(name: str) -> Engine:
 
         return CffiEngine(addresses)
     except ImportError as error:
-        raise EngineUnavailableError(_reason(name, error)) from error
+        raise EngineUnavailableError(_reason(error)) from error
 
 
-def _reason(name: str, error: ImportError) -> str:
+def _reason(error: ImportError) -> str:
     """Say why an engine is missing and what would bring it."""
     if isinstance(error, _libzmq.LibzmqUnreachableError):
         return str(error)

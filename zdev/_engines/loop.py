@@ -109,6 +109,10 @@ class Socket:
         self.settled = False
 
 
+NONE = Socket(None, -1, -1)
+"""Stands for the capture or control socket that a relay does not have."""
+
+
 class Frames:
     """The frames of one message."""
 
@@ -146,8 +150,8 @@ class Direction:
 
     def __init__(
         self,
-        source: Socket | None = None,
-        destination: Socket | None = None,
+        source: Socket,
+        destination: Socket | None,
         prefix: Message | None = None,
         swap: bool = False,
     ) -> None:
@@ -179,7 +183,7 @@ class Direction:
 
 
 def peer_error(error: int) -> bool:
-    """Does the error speak of the peer, not of the socket?"""
+    """Tell whether the error speaks of the peer, not of the socket."""
     return error in (EAGAIN, EHOSTUNREACH)
 
 
@@ -201,8 +205,8 @@ class PythonLoop:
         self._paused = False
 
         source, destination = self._enter(settings.frontend), self._enter(settings.backend)
-        self._capture = self._enter(settings.capture) if settings.capture else None
-        self._control = self._enter(settings.control) if settings.control else None
+        self._capture = self._enter(settings.capture) if settings.capture else NONE
+        self._control = self._enter(settings.control) if settings.control else NONE
 
         # Both ways are kept for their counters; those that cannot be have no turn.
         self._in_out = self._way(source, destination, settings.in_prefix, settings.swap)
@@ -211,7 +215,7 @@ class PythonLoop:
         if source is destination:
             self._directions.pop()
         self._directions = [d for d in self._directions if d.source.type not in CANNOT_RECEIVE]
-        if self._capture and self._capture.type == XPUB:
+        if self._capture.type == XPUB:
             # its peers' subscriptions would pile up unread
             self._directions.append(Direction(self._capture, None))
 
@@ -316,11 +320,10 @@ class PythonLoop:
 
     # Directions
 
-    def _routable(self, direction: Direction) -> bool:
-        """Can the destination's type route this message at all?"""
+    def _routable(self, direction: Direction, kind: int) -> bool:
+        """Can a destination of this type route the message at all?"""
         held = direction.held
         count = len(held.list)
-        kind = direction.destination.type
         if kind == ROUTER:
             return count >= 2 and held.head[1 if direction.swap else 0] > 0
         if kind == STREAM:
@@ -381,10 +384,10 @@ class PythonLoop:
             if destination is None:
                 direction.dropped += 1
                 return self._discard(direction)
-            if not self._routable(direction):
+            if not self._routable(direction, destination.type):
                 direction.unroutable += 1
                 return self._discard(direction)
-            if self._capture and not direction.copied:
+            if self._capture is not NONE and not direction.copied:
                 self._make_copy(direction)
             frames, size = len(held.list), held.bytes
             result = self._send(held, destination, direction.swap)
@@ -404,17 +407,17 @@ class PythonLoop:
             direction.messages_sent += 1
             direction.frames_sent += frames
             direction.bytes_sent += size
-            if not self._capture:
+            if self._capture is NONE:
                 direction.stage = TAKING
                 return 1
             direction.stage = COPY
         return self._send_copy(direction)
 
-    def _awaits(self, direction: Direction) -> Socket | None:
+    def _awaits(self, direction: Direction) -> Socket:
         """Return the socket that a parked direction waits for."""
-        if direction.stage == HELD:
+        if direction.stage == HELD and direction.destination is not None:
             return direction.destination
-        return self._capture if direction.stage == COPY else None
+        return self._capture if direction.stage == COPY else NONE
 
     def _retry(self, direction: Direction) -> int:
         """Try what is parked again; 1 when the direction is free, else 0."""
@@ -564,8 +567,8 @@ class PythonLoop:
         waiting = []
         doubtful = False
         for direction in self._directions:
-            awaited = None if self._paused else self._awaits(direction)
-            if awaited is None:
+            awaited = NONE if self._paused else self._awaits(direction)
+            if awaited is NONE:
                 continue
             # A receive may have taken the edge of its POLLOUT.
             awaited.settled = False
@@ -624,7 +627,7 @@ class PythonLoop:
                 self._capture_dead = True
             else:
                 return result
-        if self._control:
+        if self._control is not NONE:
             for _ in range(MAX_COMMANDS):
                 if self._control.settled or self._terminated:
                     break

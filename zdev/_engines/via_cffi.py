@@ -5,7 +5,8 @@ PyPy's JIT compiles a CFFI call to a plain one, while its ctypes is slow.
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import cffi
 
