@@ -79,7 +79,7 @@ def _check_open(socket: zmq.Socket[Any], role: str) -> None:
 
 
 def _check_pair(frontend: End, backend: End) -> None:
-    """Can a message go from one to the other, either way?"""
+    """Check that a message can go from one to the other, either way."""
     kinds = f"{_name(frontend.type)} and {_name(backend.type)}"
     if frontend.handle == backend.handle:
         if frontend.type in CANNOT_SEND | CANNOT_RECEIVE | {zmq.REQ}:

@@ -116,13 +116,12 @@ NONE = Socket(None, -1, -1)
 class Frames:
     """The frames of one message."""
 
-    __slots__ = ("bytes", "head", "list", "whole")
+    __slots__ = ("bytes", "head", "list")
 
     def __init__(self) -> None:
         self.list: list[Message] = []
         self.head = [0, 0]
         self.bytes = 0
-        self.whole = False
 
 
 class Direction:
@@ -247,7 +246,6 @@ class PythonLoop:
             self._spare += frames.list[:MAX_SPARE]
         frames.list = []
         frames.bytes = 0
-        frames.whole = False
 
     def _empty(self, frames: Frames) -> None:
         """Discard a message."""
@@ -321,7 +319,7 @@ class PythonLoop:
     # Directions
 
     def _routable(self, direction: Direction, kind: int) -> bool:
-        """Can a destination of this type route the message at all?"""
+        """Tell whether a destination of this type can route the message at all."""
         held = direction.held
         count = len(held.list)
         if kind == ROUTER:
@@ -552,7 +550,7 @@ class PythonLoop:
             socket.settled = False
 
     def _is_read(self, socket: Socket) -> bool:
-        """Is the socket read by somebody now?"""
+        """Tell whether somebody reads the socket now."""
         return socket is self._control or (
             not self._paused
             and any(d.source is socket and d.stage == TAKING for d in self._directions)
