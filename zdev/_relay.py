@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -206,8 +205,6 @@ class Relay:
             swap = ends["frontend"].type == ends["backend"].type == zmq.ROUTER
 
         self._wakeup = Wakeup()
-        # Not at exit: a daemon thread may still be waiting on it.
-        weakref.finalize(self, self._wakeup.close).atexit = False
         settings = Settings(
             frontend=ends["frontend"],
             backend=ends["backend"],

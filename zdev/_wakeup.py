@@ -38,7 +38,7 @@ class Wakeup:
         return self._written.fileno()
 
     def wake(self) -> None:
-        """Wake whoever waits; from any thread, any number of times, also after `close`."""
+        """Wake whoever waits; from any thread, any number of times."""
         # When the buffer is full, the waiter has reason enough to wake.
         with contextlib.suppress(OSError):
             self._written.send(b"\0")
@@ -49,8 +49,7 @@ class Wakeup:
             while len(self._waited.recv(4096)) == 4096:
                 pass
 
-    def close(self) -> None:
-        """Release both descriptors."""
+    def __del__(self) -> None:
         self._waited.close()
         self._written.close()
 
