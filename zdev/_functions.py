@@ -14,6 +14,12 @@ __all__ = ["device", "monitored_queue", "proxy", "proxy_steerable"]
 logger = logging.getLogger("zdev")
 
 
+class _MonitoredQueue(Relay):
+    """A relay whose errors speak of `monitored_queue`'s parameters."""
+
+    _roles = ("in_socket", "out_socket", "mon_socket", "control")
+
+
 def _run(name: str, relay: Relay) -> int:
     try:
         relay.run()
@@ -209,7 +215,7 @@ def monitored_queue(
     """
     if mon_socket is None:
         raise TypeError("mon_socket must be a zmq.Socket, not None; to do without one, use proxy")
-    relay = Relay(
+    relay = _MonitoredQueue(
         in_socket,
         out_socket,
         mon_socket,

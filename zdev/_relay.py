@@ -77,38 +77,43 @@ def _check_open(socket: zmq.Socket[Any], role: str) -> None:
         )
 
 
-def _check_pair(frontend: End, backend: End) -> None:
-    """Check that a message can go from one to the other, either way."""
-    kinds = f"{_name(frontend.type)} and {_name(backend.type)}"
-    if frontend.handle == backend.handle:
-        if frontend.type in CANNOT_SEND | CANNOT_RECEIVE | {zmq.REQ}:
+def _check_pair(ends: dict[str, End]) -> None:
+    """Check that messages can go from one to the other, either way."""
+    (in_role, one), (out_role, other) = ends.items()
+    if one.handle == other.handle:
+        if one.type in CANNOT_SEND | CANNOT_RECEIVE | {zmq.REQ}:
             raise ValueError(
-                f"a {_name(frontend.type)} socket cannot be both frontend and backend: "
+                f"a {_name(one.type)} socket cannot be both {in_role} and {out_role}: "
                 "it does not receive and then send; REP, ROUTER, DEALER or PAIR can"
             )
         return
-    there = frontend.type not in CANNOT_RECEIVE and backend.type not in CANNOT_SEND
-    back = backend.type not in CANNOT_RECEIVE and frontend.type not in CANNOT_SEND
+    kinds = f"{in_role} and {out_role} are {_name(one.type)} and {_name(other.type)}"
+    there = one.type not in CANNOT_RECEIVE and other.type not in CANNOT_SEND
+    back = other.type not in CANNOT_RECEIVE and one.type not in CANNOT_SEND
     if not there and not back:
         raise ValueError(
-            f"frontend and backend are {kinds}: no message can go from one to the other; "
+            f"{kinds}: no message can go from one to the other; "
             "one must receive and the other send, as PULL and PUSH or XSUB and XPUB do"
         )
-    if frontend.type == backend.type == zmq.REQ:
+    if one.type == other.type == zmq.REQ:
+        raise ValueError(f"{kinds}: each waits for the device to send first; REP goes with REQ")
+    types = {one.type, other.type}
+    if types & {zmq.REQ, zmq.REP} and types & CANNOT_RECEIVE:
         raise ValueError(
-            "frontend and backend are both REQ: each waits for the device to send first; "
-            "a REP frontend goes with a REQ backend"
+            f"{kinds}: REQ and REP must send between two receives, and nothing comes back for "
+            "them to send; use DEALER or ROUTER"
         )
 
 
-def _check_side(end: End, role: str, kinds: set[zmq.SocketType], others: list[End]) -> None:
+def _check_side(role: str, end: End, kinds: set[zmq.SocketType], others: dict[str, End]) -> None:
     """Check the capture or the control socket."""
     if end.type not in kinds:
         raise ValueError(
             f"{role} is a {_name(end.type)} socket, which cannot serve as one; use {_names(kinds)}"
         )
-    if any(end.handle == other.handle for other in others):
-        raise ValueError(f"{role} is also another socket of this device; give it one of its own")
+    for other_role, other in others.items():
+        if end.handle == other.handle:
+            raise ValueError(f"{role} is also the {other_role}; give it a socket of its own")
 
 
 def _prefix(prefix: Any, name: str) -> bytes | None:
@@ -179,6 +184,9 @@ class Relay:
     handlers. `run` and `step` belong to one thread at a time.
     """
 
+    # What errors call the sockets.
+    _roles = ("frontend", "backend", "capture", "control")
+
     def __init__(
         self,
         frontend: zmq.Socket[Any],
@@ -192,24 +200,25 @@ class Relay:
         burst: int = DEFAULT_BURST,
         swap: bool | None = None,
     ) -> None:
-        ends = {"frontend": _end(frontend, "frontend"), "backend": _end(backend, "backend")}
-        _check_pair(ends["frontend"], ends["backend"])
-        for role, socket, kinds in (("capture", capture, CAPTURES), ("control", control, CONTROLS)):
+        front, back, side, steer = self._roles
+        ends = {front: _end(frontend, front), back: _end(backend, back)}
+        _check_pair(ends)
+        if swap is None:
+            swap = ends[front].type == ends[back].type == zmq.ROUTER
+        for role, socket, kinds in ((side, capture, CAPTURES), (steer, control, CONTROLS)):
             if socket is not None:
                 end = _end(socket, role)
-                _check_side(end, role, kinds, list(ends.values()))
+                _check_side(role, end, kinds, ends)
                 ends[role] = end
         if capture_policy not in ("block", "drop"):
             raise ValueError(f'capture_policy must be "block" or "drop", not {capture_policy!r}')
-        if swap is None:
-            swap = ends["frontend"].type == ends["backend"].type == zmq.ROUTER
 
         self._wakeup = Wakeup()
         settings = Settings(
-            frontend=ends["frontend"],
-            backend=ends["backend"],
-            capture=ends.get("capture"),
-            control=ends.get("control"),
+            frontend=ends[front],
+            backend=ends[back],
+            capture=ends.get(side),
+            control=ends.get(steer),
             in_prefix=_prefix(in_prefix, "in_prefix"),
             out_prefix=_prefix(out_prefix, "out_prefix"),
             swap=bool(swap),
