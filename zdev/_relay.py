@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -39,6 +41,11 @@ CAPTURES = {zmq.PUB, zmq.XPUB, zmq.PUSH, zmq.PAIR, zmq.DEALER, zmq.ROUTER}
 CONTROLS = {
     zmq.PAIR, zmq.REP, zmq.ROUTER, zmq.DEALER, zmq.PULL, zmq.SUB, zmq.XSUB, zmq.XPUB
 }  # fmt: skip
+
+# Milliseconds between looks at what is parked, while draining.
+DRAIN_TICK = 20
+
+NOW = -math.inf
 
 # Which relay uses which socket right now, by the socket's handle.
 _in_use: dict[int, Relay] = {}
@@ -229,7 +236,7 @@ class Relay:
         self._ends = ends
         self._loop = _engines.current.loop(settings)
         self._pid = os.getpid()
-        self._stop = False
+        self._stop_at: float | None = None  # of time.monotonic; None: not to stop
         # Who has the loop: the thread that runs it, or that makes an idle relay do something.
         # Reentrant, since a signal handler may come while its own thread is inside.
         self._free = threading.Condition(threading.RLock())
@@ -331,12 +338,14 @@ class Relay:
                 self._wakeup.drain()
                 signals.deliver()
                 self._obey()
-                if self._stopped():
+                wait = self._until_stop(timeout)
+                if wait is None:
                     return
-                code = self._loop.run(timeout)
+                code = self._loop.run(wait)
                 if code == FINISHED:
                     return
                 raise_for(code)
+                self._end_drain(code)
 
     def step(self) -> int | None:
         """Relay what is there, a burst per direction at most, without blocking.
@@ -359,28 +368,50 @@ class Relay:
             self._wakeup.drain()
             signals.deliver()
             self._obey()
-            if self._stopped():
+            if self._until_stop(0) is None:
                 return None
             code = self._loop.run(0)
             raise_for(code)
+            self._end_drain(code)
             return None if code == FINISHED else max(code - STEPPED, 0)
 
-    def _stopped(self) -> bool:
-        """Honour a `stop`, once."""
-        if not self._stop:
-            return False
-        self._stop = False
-        raise_for(self._loop.flush())
-        return True
+    def _parked(self) -> int:
+        """Return how many messages wait in the relay."""
+        there, back, capture = self._loop.statistics()
+        return there.parked + back.parked + capture.parked
+
+    def _until_stop(self, timeout: int) -> int | None:
+        """Return how many milliseconds the loop may take, None when it is time to stop."""
+        if self._stop_at is None:
+            return timeout
+        left = self._stop_at - time.monotonic()
+        if left <= 0:
+            self._stop_at = None  # honoured, once
+            raise_for(self._loop.flush())
+            return None
+        self._loop.paused = False
+        # A step tells whether anything is left; what is parked wants a wait.
+        return min(math.ceil(left * 1000), DRAIN_TICK) if self._parked() else 0
+
+    def _end_drain(self, code: int) -> None:
+        """End a drain with a step that found nothing to do."""
+        if code == STEPPED and self._stop_at is not None and not self._parked():
+            self._stop_at = NOW
 
     # Control
 
-    def stop(self) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """Make `run` return, now or, if it is not running, when it is next called.
 
-        From any thread, or a signal handler; it does not wait. What is parked is tried once more.
+        From any thread, or a signal handler; it does not wait.
+
+        Parameters
+        ----------
+        drain : float, optional
+            Go on for at most so many seconds, until nothing is left to relay; this ends a pause.
+            By default, what is parked is tried once more and the rest stays in the sockets.
         """
-        self._stop = True
+        self._stop_at = NOW if drain is None else time.monotonic() + drain
         self._wakeup.wake()
 
     def pause(self) -> None:
