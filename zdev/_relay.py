@@ -18,7 +18,7 @@ import zmq
 
 from zdev import _engines
 from zdev._contract import FINISHED, STEPPED, End, Settings, Statistics, raise_for
-from zdev._wakeup import Wakeup, deferred_signals
+from zdev._wakeup import DeferredSignals, Wakeup, deferred_signals
 
 __all__ = ["DEFAULT_BURST", "Prefix", "Relay"]
 
@@ -47,9 +47,12 @@ DRAIN_TICK = 20
 
 NOW = -math.inf
 
-# Which relay uses which socket right now, by the socket's handle.
+# Seconds after which a relay that ends looks again for what it was asked meanwhile.
+LOOK = 0.05
+
+# Which relay uses which socket right now, by the socket's handle. Its operations are atomic: a
+# lock that another thread holds at a fork would stay locked in the child.
 _in_use: dict[int, Relay] = {}
-_in_use_lock = threading.Lock()
 
 
 def _name(kind: int) -> str:
@@ -250,8 +253,6 @@ class Relay:
     def _ownership(self) -> Iterator[None]:
         """Have the loop and the sockets for this thread."""
         self._check_process()
-        for role, end in self._ends.items():
-            _check_open(end.socket, role)
         me = threading.get_ident()
         with self._free:
             while self._owner not in (None, me) and not self._running:
@@ -263,12 +264,7 @@ class Relay:
         try:
             yield
         finally:
-            try:
-                self._let_go()
-            finally:
-                with _in_use_lock:
-                    for end in self._ends.values():
-                        _in_use.pop(end.handle, None)
+            self._let_go()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -277,27 +273,44 @@ class Relay:
                 "a ZeroMQ socket does not survive fork, make both anew"
             )
 
+    def _check_usable(self) -> None:
+        """Raise if the process or the sockets are not what they were."""
+        self._check_process()
+        for role, end in self._ends.items():
+            _check_open(end.socket, role)
+
     def _claim(self) -> None:
         """Enter the sockets as in use, or say which is."""
-        with _in_use_lock:
-            for role, end in self._ends.items():
-                if end.handle in _in_use:
-                    raise RuntimeError(
-                        f"{role} is in use by another running relay; "
-                        "a ZeroMQ socket belongs to one thread at a time"
-                    )
-            for end in self._ends.values():
-                _in_use[end.handle] = self
+        # In one order, lest two relays that share sockets refuse each other.
+        for role, end in sorted(self._ends.items(), key=lambda item: item[1].handle):
+            if _in_use.setdefault(end.handle, self) is not self:
+                self._release()
+                raise RuntimeError(
+                    f"{role} is in use by another running relay; "
+                    "a ZeroMQ socket belongs to one thread at a time"
+                )
+
+    def _release(self) -> None:
+        for end in self._ends.values():
+            if _in_use.get(end.handle) is self:
+                del _in_use[end.handle]
 
     def _let_go(self) -> None:
         """Let others have the loop, once nothing waits for this thread any more."""
         while True:
             self._obey()
-            with self._free:
+            # Not for ever: a signal handler may have come to a thread that has the lock, and wait
+            # for a call of its own.
+            if not self._free.acquire(timeout=LOOK):
+                continue
+            try:
                 if not self._commands:
+                    self._release()
                     self._owner, self._running = None, False
                     self._free.notify_all()
                     return
+            finally:
+                self._free.release()
 
     def _obey(self) -> None:
         """Run what `call` left for the relay's own thread."""
@@ -335,9 +348,7 @@ class Relay:
         with self._ownership(), deferred_signals(self._wakeup) as signals:
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
             while True:
-                self._wakeup.drain()
-                signals.deliver()
-                self._obey()
+                self._attend(signals)
                 wait = self._until_stop(timeout)
                 if wait is None:
                     return
@@ -351,7 +362,8 @@ class Relay:
         """Relay what is there, a burst per direction at most, without blocking.
 
         For users with an event loop of their own: call it when the ``ZMQ_FD`` of a socket is
-        readable, and again until it returns 0.
+        readable, and again until it returns 0; also once it is made, and after `resume`, `stop`
+        and a `call` that uses a socket, which such a loop cannot see.
 
         Returns
         -------
@@ -365,15 +377,20 @@ class Relay:
             As `run` does.
         """
         with self._ownership(), deferred_signals(self._wakeup) as signals:
-            self._wakeup.drain()
-            signals.deliver()
-            self._obey()
+            self._attend(signals)
             if self._until_stop(0) is None:
                 return None
             code = self._loop.run(0)
             raise_for(code)
             self._end_drain(code)
             return None if code == FINISHED else max(code - STEPPED, 0)
+
+    def _attend(self, signals: DeferredSignals) -> None:
+        """Do what the relay was woken for."""
+        self._wakeup.drain()
+        signals.deliver()
+        self._obey()
+        self._check_usable()  # handlers and calls may have closed a socket, or forked
 
     def _parked(self) -> int:
         """Return how many messages wait in the relay."""
@@ -411,6 +428,7 @@ class Relay:
             Go on for at most so many seconds, until nothing is left to relay; this ends a pause.
             By default, what is parked is tried once more and the rest stays in the sockets.
         """
+        self._check_process()
         self._stop_at = NOW if drain is None else time.monotonic() + drain
         self._wakeup.wake()
 
@@ -470,8 +488,8 @@ class Relay:
             try:
                 return future.result(timeout)
             except FutureTimeoutError:
-                if future.done():  # the function itself raised it
-                    raise
+                if future.done():  # by now, or the function itself raised it
+                    return future.result()
                 raise TimeoutError(
                     f"the relay's thread did not get to the call in {timeout} s; "
                     "a call before it takes long"

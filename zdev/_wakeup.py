@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Callable
 
-__all__ = ["Wakeup", "deferred_signals"]
+__all__ = ["DeferredSignals", "Wakeup", "deferred_signals"]
 
 Handler = Callable[[int, "FrameType | None"], Any]
 
@@ -23,7 +23,8 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._waited, self._written = socket.socketpair()
+        self._pair: tuple[socket.socket, ...] = ()  # for __del__, should there be no descriptors
+        self._waited, self._written = self._pair = socket.socketpair()
         self._waited.setblocking(False)
         self._written.setblocking(False)
 
@@ -50,8 +51,8 @@ class Wakeup:
                 pass
 
     def __del__(self) -> None:
-        self._waited.close()
-        self._written.close()
+        for end in self._pair:
+            end.close()
 
 
 class DeferredSignals:
