@@ -1,0 +1,168 @@
+"""The command line: ``zdev`` or ``python -m zdev``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+import zmq
+
+import zdev
+from zdev import _demo, _engines, _libzmq
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+EPILOG = """\
+examples:
+  zdev info                    which libzmq and which engine are in use, and why
+  zdev demo                    relay lines of Python's own library, watch it, prove it
+  zdev demo -n 500 README.md   the same with a text of yours
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those that Python was started with.
+
+    Returns
+    -------
+    int
+        0 when all is well, 1 when the demo's proof fails, 2 for bad arguments, 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for arguments that argparse refuses, with 0 after ``--help`` and ``--version``.
+    """
+    arguments = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output wants no more of it (zdev demo | head)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
+        return 1
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser. A subcommand is a parser whose ``command`` takes the arguments."""
+    root = argparse.ArgumentParser(
+        prog="zdev",
+        description="ZeroMQ devices for Python.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"zdev {zdev.__version__}")
+    root.set_defaults(command=lambda _: usage(root))
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
+
+    text = "show versions, the libzmq file and the engine in use, and why not another"
+    command = commands.add_parser("info", help=text, description=text.capitalize() + ".")
+    command.set_defaults(command=lambda _: info())
+
+    command = commands.add_parser(
+        "demo",
+        help="relay real text through a monitored queue, live, and prove that all of it arrived",
+        description=_demo.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="text files to send, line by line (default: the sources of Python's library)",
+    )
+    command.add_argument(
+        "-n",
+        "--lines",
+        type=positive,
+        default=_demo.LINES,
+        metavar="N",
+        help="send N lines at most (default: %(default)s)",
+    )
+    command.set_defaults(command=demo)
+    return root
+
+
+def usage(parser: argparse.ArgumentParser) -> int:
+    """Run ``zdev`` without a command."""
+    parser.print_help()
+    return 0
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Run ``zdev demo``."""
+    try:
+        requests = _demo.read(arguments.files or _demo.library(), arguments.lines)
+    except _demo.UnfitFileError as error:
+        print(f"zdev demo: error: {error}", file=sys.stderr)
+        return 2
+    return 0 if _demo.run(requests, sys.stdout) else 1
+
+
+def info() -> int:
+    """Run ``zdev info``."""
+    try:
+        file = os.path.realpath(_libzmq.find().path)
+    except _libzmq.LibzmqUnreachableError as error:
+        file = f"cannot be called directly: {error}"
+    forced = os.environ.get(_engines.VARIABLE)
+    lines = [
+        ("zdev", zdev.__version__),
+        ("Python", f"{python()}, {sys.executable}"),
+        ("pyzmq", zmq.pyzmq_version()),
+        ("libzmq", zmq.zmq_version()),
+        ("file", file),
+        ("engine", zdev.engine + (f", forced by {_engines.VARIABLE}" if forced else "")),
+    ]
+    for name, value in lines:
+        print(f"{name:9} {value}")
+    print("\nThe other engines, best first:")
+    for name in _engines.NAMES:
+        if name != zdev.engine:
+            print(f"{name:9} {why_not(name, forced)}")
+    return 0
+
+
+def why_not(name: str, forced: str | None) -> str:
+    """Say why an engine is not the one in use."""
+    try:
+        _engines.load(name)
+    except _engines.EngineUnavailableError as error:
+        return f"not available: {error}"
+    if forced:
+        return f"available, but {_engines.VARIABLE}={forced} forces another"
+    return f"available, but {zdev.engine} comes before it; {_engines.VARIABLE}={name} forces it"
+
+
+def python() -> str:
+    """Return the name and version of the interpreter, and of the language where they differ."""
+    name, language = platform.python_implementation(), platform.python_version()
+    if name == "CPython":
+        return f"{name} {language}"
+    return f"{name} {'.'.join(map(str, sys.implementation.version[:3]))}, Python {language}"
