@@ -1,7 +1,7 @@
 """Builds the C loop as a CFFI extension; setup.py runs it.
 
 The declarations are read from csrc/zdev.h, so that they cannot drift from the C.
-ZDEV_CFLAGS adds compiler flags: CI turns warnings into errors with it.
+ZDEV_CFLAGS adds compiler flags: CI runs the tests under sanitizers with it.
 """
 
 import os

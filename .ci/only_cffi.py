@@ -1,0 +1,17 @@
+"""A pytest plugin: of the tests that run once on each engine, keep those on the C loop."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what runs on another engine; tests that name no engine stay."""
+
+    def engine(item: pytest.Item) -> str:
+        callspec = getattr(item, "callspec", None)
+        return str(callspec.params.get("engine", "cffi")) if callspec else "cffi"
+
+    others = [item for item in items if engine(item) != "cffi"]
+    items[:] = [item for item in items if engine(item) == "cffi"]
+    config.hook.pytest_deselected(items=others)
