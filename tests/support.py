@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
-from typing import Any, Callable, Iterator
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import zmq
 
@@ -43,9 +47,11 @@ class Network:
         self.context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
-    def socket(self, kind: int, **options: Any) -> zmq.Socket[bytes]:
+    def socket(
+        self, kind: int, *, socket_class: type[zmq.Socket[Any]] | None = None, **options: Any
+    ) -> zmq.Socket[bytes]:
         """Make a socket; options are names of socket options in lower case."""
-        socket = self.context.socket(kind)
+        socket = self.context.socket(kind, socket_class)
         self._sockets.append(socket)
         socket.linger = 0
         socket.rcvtimeo = socket.sndtimeo = int(DEADLINE * 1000)
@@ -62,8 +68,18 @@ class Network:
     def peer(self, of: zmq.Socket[Any], kind: int, **options: Any) -> zmq.Socket[bytes]:
         """Make a socket that is connected to a bound one."""
         socket = self.socket(kind, **options)
-        socket.connect(of.last_endpoint.decode().rstrip("\0"))
+        socket.connect(of.getsockopt_string(zmq.LAST_ENDPOINT))
         return socket
+
+    def terminate(self, background: Background) -> BaseException:
+        """Terminate the context under a device, and return what that made it raise."""
+        term = Background(self.context.term)
+        background.thread.join(DEADLINE)
+        assert background.error is not None, "nothing was raised"
+        for socket in self._sockets:
+            socket.close()
+        term.join()
+        return background.error
 
     def close(self) -> None:
         self.context.destroy(linger=0)
@@ -79,7 +95,7 @@ class Background:
         def run() -> None:
             try:
                 self.result = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - told by join
+            except BaseException as error:
                 self.error = error
 
         self.thread = threading.Thread(target=run, daemon=True)
@@ -118,3 +134,26 @@ def wait_until(condition: Callable[[], Any], timeout: float = DEADLINE) -> Any:
             return value
         assert time.monotonic() < end, f"not true after {timeout} s: {condition}"
         time.sleep(0.001)
+
+
+def fill(socket: zmq.Socket[bytes], message: bytes = b"full") -> int:
+    """Send until the socket takes no more; return how many it took."""
+    sent = 0
+    with contextlib.suppress(zmq.Again):
+        while True:
+            socket.send(message, zmq.DONTWAIT)
+            sent += 1
+    return sent
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, where every warning is an error."""
+    ours = {key: value for key, value in os.environ.items() if key != "ZDEV_ENGINE"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**ours, **environment},
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+        check=False,
+    )
