@@ -18,7 +18,7 @@ import zmq
 
 from zdev import _engines
 from zdev._contract import FINISHED, STEPPED, End, Settings, Statistics, raise_for
-from zdev._wakeup import DeferredSignals, Wakeup, deferred_signals
+from zdev._wakeup import DeferredSignals, Wakeup
 
 __all__ = ["DEFAULT_BURST", "Prefix", "Relay"]
 
@@ -53,6 +53,11 @@ LOOK = 0.05
 # Which relay uses which socket right now, by the socket's handle. Its operations are atomic: a
 # lock that another thread holds at a fork would stay locked in the child.
 _in_use: dict[int, Relay] = {}
+
+
+def holder(handle: int) -> Relay | None:
+    """Return the relay that uses the socket of that handle right now."""
+    return _in_use.get(handle)
 
 
 def _name(kind: int) -> str:
@@ -250,17 +255,20 @@ class Relay:
     # Whose it is
 
     @contextmanager
-    def _ownership(self) -> Iterator[None]:
+    def _ownership(self, signals: DeferredSignals) -> Iterator[None]:
         """Have the loop and the sockets for this thread."""
         self._check_process()
         me = threading.get_ident()
-        with self._free:
-            while self._owner not in (None, me) and not self._running:
-                self._free.wait()
-            if self._owner is not None:
-                raise RuntimeError("this relay is running already; stop it first")
-            self._claim()
-            self._owner, self._running = me, True
+        while True:
+            signals.deliver()
+            with self._free:
+                if self._owner is None:
+                    self._claim()
+                    self._owner, self._running = me, True
+                    break
+                if self._running or self._owner == me:
+                    raise RuntimeError("this relay is running already; stop it first")
+                self._free.wait(LOOK)
         try:
             yield
         finally:
@@ -345,7 +353,7 @@ class Relay:
         KeyboardInterrupt
             On Ctrl-C, in the main thread.
         """
-        with self._ownership(), deferred_signals(self._wakeup) as signals:
+        with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
             while True:
                 self._attend(signals)
@@ -376,7 +384,7 @@ class Relay:
         zmq.ZMQError, RuntimeError, KeyboardInterrupt
             As `run` does.
         """
-        with self._ownership(), deferred_signals(self._wakeup) as signals:
+        with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
             self._attend(signals)
             if self._until_stop(0) is None:
                 return None
@@ -475,15 +483,17 @@ class Relay:
         """
         self._check_process()
         me = threading.get_ident()
+        nested = self._owner == me
         future: Future[T] | None = None
-        with self._free:
-            nested = self._owner == me
-            if self._owner is None:
-                self._owner = me
-            elif not nested:
-                future = Future()
-                self._commands.append((function, future))
-        if future is not None:
+        try:
+            with self._free:
+                if self._owner is None:
+                    self._owner = me
+                elif not nested:
+                    future = Future()
+                    self._commands.append((function, future))
+            if future is None:
+                return function()
             self._wakeup.wake()
             try:
                 return future.result(timeout)
@@ -496,8 +506,7 @@ class Relay:
                 ) from None
             finally:
                 future.cancel()
-        try:
-            return function()
         finally:
-            if not nested:
+            # Whatever a signal handler raised, and wherever.
+            if not nested and self._owner == me:
                 self._let_go()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Callable
 
-__all__ = ["DeferredSignals", "Wakeup", "deferred_signals"]
+__all__ = ["DeferredSignals", "Wakeup"]
 
 Handler = Callable[[int, "FrameType | None"], Any]
 
@@ -56,60 +56,89 @@ class Wakeup:
 
 
 class DeferredSignals:
-    """Python signal handlers that wait for a place between two messages."""
+    """Lets signals wake a relay, and their Python handlers run where the relay says.
 
-    def __init__(self, owns_wakeup: bool) -> None:
-        self.owns_wakeup = owns_wakeup
+    A handler that raises (Ctrl-C) between any two bytecodes could lose a message that the Python
+    loop has in hand, or leave the relay half entered. In the main thread, the only one where Python
+    runs handlers, each is therefore replaced by one that notes the signal, until the relay is at a
+    safe place; the wake-up descriptor brings it there at once. In other threads there is nothing
+    to do.
+
+    Use it as a context. At its end everything is put back, and what is still noted runs.
+    """
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self._active = False
+        self._pending: deque[tuple[Handler, int]] = deque()
+        self._replaced: dict[int, tuple[Handler, Handler]] = {}
+        self._set_wakeup_fd = False
+        self.owns_wakeup = True
         """Whether a signal wakes the relay at once; otherwise it must look now and then."""
-        self._pending: deque[tuple[Handler, int, FrameType | None]] = deque()
+
+    def __enter__(self) -> DeferredSignals:
+        if threading.current_thread() is threading.main_thread():
+            try:
+                self._active = True
+                self._replace()
+                # An event loop that has a wake-up descriptor of its own keeps it.
+                fd = self._wakeup.written_fd
+                previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+                self._set_wakeup_fd = self.owns_wakeup = previous == -1
+                if previous != -1:
+                    signal.set_wakeup_fd(previous)
+            except BaseException:
+                self._end()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._active:
+            self._end()
 
     def deliver(self) -> None:
         """Run the handlers of the signals that came; what one raises goes to the caller."""
         while self._pending:
-            handler, number, frame = self._pending.popleft()
-            handler(number, frame)
+            handler, number = self._pending.popleft()
+            try:
+                # The frame that the signal met may be gone by now.
+                handler(number, sys._getframe())
+            finally:
+                if self._active:
+                    self._replace()  # it may have installed another one
 
-
-@contextlib.contextmanager
-def deferred_signals(wakeup: Wakeup) -> Iterator[DeferredSignals]:
-    """Let signals wake the relay, and their Python handlers run where the relay says.
-
-    A handler that raises (Ctrl-C) between any two bytecodes could lose a message that the Python
-    loop has in hand. In the main thread, the only one where Python runs handlers, each is
-    therefore replaced by one that notes the signal, until the relay is at a safe place; the
-    wake-up descriptor brings it there at once. In other threads there is nothing to do.
-    """
-    signals = DeferredSignals(owns_wakeup=True)
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    replaced: dict[int, tuple[Handler, Handler]] = {}
-
-    def defer(number: int, handler: Handler) -> None:
-        def note(number: int, frame: FrameType | None) -> None:
-            signals._pending.append((handler, number, frame))
-            wakeup.wake()
-
-        replaced[number] = (note, handler)
-        signal.signal(number, note)
-
-    # An event loop that has a wake-up descriptor of its own keeps it.
-    previous = signal.set_wakeup_fd(wakeup.written_fd, warn_on_full_buffer=False)
-    signals.owns_wakeup = previous == -1
-    if not signals.owns_wakeup:
-        signal.set_wakeup_fd(previous)
-    try:
+    def _replace(self) -> None:
+        """Let every handler wait."""
         for each in signal.valid_signals():
             handler = signal.getsignal(each)
-            if callable(handler):
-                defer(each, handler)
-        yield signals
-    finally:
-        for number, (note, original) in replaced.items():
-            # A handler may have installed another one meanwhile: that one stays.
-            if signal.getsignal(number) is note:
-                signal.signal(number, original)
-        if signals.owns_wakeup:
-            signal.set_wakeup_fd(-1)
-        signals.deliver()
+            if callable(handler) and handler is not self._replaced.get(each, (None,))[0]:
+                self._defer(each, handler)
+
+    def _defer(self, number: int, handler: Handler) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._active:
+                self._pending.append((handler, number))
+                self._wakeup.wake()
+            else:  # somebody kept it
+                handler(number, frame)
+
+        self._replaced[number] = (note, handler)
+        signal.signal(number, note)
+
+    def _end(self) -> None:
+        """Put everything back. A handler that is back may raise: then go on all the same."""
+        try:
+            if self._set_wakeup_fd:
+                signal.set_wakeup_fd(-1)
+                self._set_wakeup_fd = False
+            # Ctrl-C last: of all handlers it is the likeliest to raise.
+            for number in sorted(self._replaced, key=lambda number: number == signal.SIGINT):
+                note, handler = self._replaced[number]
+                if signal.getsignal(number) is note:
+                    signal.signal(number, handler)
+                del self._replaced[number]
+            self._active = False
+            self.deliver()
+        finally:
+            if self._replaced or self._pending:
+                self._end()
