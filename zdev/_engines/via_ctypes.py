@@ -17,6 +17,14 @@ EVENTS = 15  # ZMQ_EVENTS
 # A zmq_msg_t: 64 bytes, aligned like a pointer.
 Buffer = ctypes.c_void_p * 8
 
+POLLIN = 1  # of poll(2), on every system
+
+
+class PollItem(ctypes.Structure):
+    """The pollfd of poll(2)."""
+
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+
 
 class Message(int):
     """The address of a zmq_msg_t, which it owns: ctypes passes an int fastest."""
@@ -58,13 +66,26 @@ class CtypesEngine:
         self.send = bind("msg_send", number, pointer, pointer, number)
         self.more = bind("msg_more", number, pointer)
         self.copy = bind("msg_copy", number, pointer, pointer)
-        self.poll = system_poll
+        self._look = getattr(library, "poll", None)
         self._init = bind("msg_init", number, pointer)
         self._init_size = bind("msg_init_size", number, pointer, size)
         self._close = bind("msg_close", number, pointer)
         self._data = bind("msg_data", pointer, pointer)
         self._size = bind("msg_size", size, pointer)
         self._getsockopt = bind("getsockopt", number, pointer, number, pointer, pointer)
+
+    def poll(self, fds: list[int], timeout: int) -> list[int] | None:
+        """poll(2), which drops the GIL only to wait.
+
+        A thread that waits for the GIL asks for it after some time in which nobody dropped it. A
+        busy loop that dropped it for an instant at each look would put that off for ever.
+        """
+        if timeout != 0 or self._look is None:
+            return system_poll(fds, timeout)
+        items = (PollItem * len(fds))(*((fd, POLLIN, 0) for fd in fds))
+        if self._look(items, ctypes.c_ulong(len(fds)), 0) < 0:
+            return None
+        return [item.fd for item in items if item.revents]
 
     def loop(self, settings: Settings) -> PythonLoop:
         """Make the loop of a relay."""
