@@ -82,7 +82,7 @@ class CtypesEngine:
         """
         if timeout != 0 or self._look is None:
             return system_poll(fds, timeout)
-        items = (PollItem * len(fds))(*((fd, POLLIN, 0) for fd in fds))
+        items = (PollItem * len(fds))(*(PollItem(fd, POLLIN, 0) for fd in fds))
         if self._look(items, ctypes.c_ulong(len(fds)), 0) < 0:
             return None
         return [item.fd for item in items if item.revents]
