@@ -80,11 +80,14 @@ direction_open (zdev_relay *self, zdev_direction *direction,
     direction->stage = STAGE_TAKING;
     zdev_frames_open (self, &direction->held);
     zdev_frames_open (self, &direction->copy);
-    self->zmq.msg_init (&direction->prefix);
-    if (prefix) {
+    if (!prefix)
+        self->zmq.msg_init (&direction->prefix);
+    else {
         direction->has_prefix = 1;
-        if (self->zmq.msg_init_size (&direction->prefix, prefix_size))
+        if (self->zmq.msg_init_size (&direction->prefix, prefix_size)) {
+            self->zmq.msg_init (&direction->prefix);
             return 0;
+        }
         if (prefix_size > 0)
             memcpy (self->zmq.msg_data (&direction->prefix), prefix,
                     prefix_size);
