@@ -87,7 +87,8 @@ class PyzmqEngine:
 
     def fill(self, message: Message, data: bytes) -> int:
         """Put the data into an empty message."""
-        message.frame = zmq.Frame(data)
+        # Without a copy, pyzmq would start a thread and a context of its own to free the data.
+        message.frame = zmq.Frame(data, copy=True)
         return 0
 
     def data(self, message: Message) -> bytes:
