@@ -31,6 +31,7 @@ CLIENTS = [b"client-%d" % number for number in range(1, 5)]
 WORKERS = [b"worker-%d" % number for number in range(1, 4)]
 WINDOW = 16  # requests that a client has in flight
 PATIENCE = 10_000  # milliseconds that a client waits for any answer
+TABLE_EVERY, LINE_EVERY = 0.1, 1.0  # seconds: on a terminal, and elsewhere
 LONGEST = 1 << 16  # bytes; a longer line is sent in pieces
 THE_END = [b"the end"]  # tells the monitor that nothing follows
 
@@ -57,19 +58,27 @@ def read(paths: Iterable[Path], limit: int) -> list[Message]:
     """
     requests: list[Message] = []
     for path in dict.fromkeys(paths):  # a file named twice is sent once: each request is unique
+        name = os.fsencode(path)
         try:
-            with path.open("rb") as file:
-                lines = iter(lambda: file.readline(LONGEST), b"")
-                taken = list(itertools.islice(lines, max(1, limit - len(requests))))
+            taken = list(lines(path, max(1, limit - len(requests))))
         except OSError as error:
             raise UnfitFileError(f"{path} cannot be read: {error.strerror}") from error
         if not taken:
             raise UnfitFileError(f"{path} is empty: there is nothing to send")
-        for number, line in enumerate(taken, 1):
+        requests += [[name, b"%d" % number, line] for number, line in enumerate(taken, 1)]
+    return requests[:limit]
+
+
+def lines(path: Path, limit: int) -> Iterator[bytes]:
+    """Yield the first lines of a text file, without their ends."""
+    with path.open("rb") as file:
+        for number in range(1, limit + 1):
+            line = file.readline(LONGEST)
             if b"\0" in line:
                 raise UnfitFileError(f"{path} is not a text: a NUL byte is in line {number}")
-            requests.append([os.fsencode(path), b"%d" % number, line.rstrip(b"\r\n")])
-    return requests[:limit]
+            if not line:
+                return
+            yield line.rstrip(b"\r\n")
 
 
 def answer(request: Message) -> Message:
@@ -88,10 +97,8 @@ def client(
     """Send requests, a window of them ahead of the answers, and return the answers."""
     answers: list[Message] = []
     unsent = iter(requests)
-    with (
-        contextlib.suppress(zmq.Again, zmq.ContextTerminated),
-        context.socket(zmq.DEALER) as socket,
-    ):
+    enough = contextlib.suppress(zmq.Again, zmq.ContextTerminated)
+    with enough, context.socket(zmq.DEALER) as socket:
         socket.routing_id = name
         socket.rcvtimeo = PATIENCE
         socket.connect(address)
@@ -143,6 +150,7 @@ def run(requests: Sequence[Message], out: TextIO) -> bool:
             stack.enter_context(context.socket(kind)) for kind in (zmq.ROUTER, zmq.DEALER, zmq.XPUB)
         )
         capture.sndhwm = 0  # without limit: nothing is dropped on its way to the monitor
+        capture.rcvtimeo = PATIENCE
         to_clients, to_workers, to_monitor = (
             f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
             for socket in (frontend, backend, capture)
@@ -160,7 +168,7 @@ def run(requests: Sequence[Message], out: TextIO) -> bool:
         print(
             f"A monitored queue on the {zdev.engine} engine\n"
             f"  {len(requests):,} lines of {named(requests)}\n"
-            f"  {len(CLIENTS)} clients  DEALER -> ROUTER  {to_clients}\n"
+            f"  {len(CLIENTS)} clients  DEALER -> ROUTER  {to_clients}, {WINDOW} requests ahead\n"
             f"  {len(WORKERS)} workers  REP -> DEALER     {to_workers}\n"
             f"  1 monitor  SUB -> XPUB       {to_monitor}\n",
             file=out,
@@ -206,7 +214,7 @@ class Display:
         self._start = time.monotonic()
         # When, and the messages that had passed in, out and to the monitor: the last second of it.
         self._samples = deque([(self._start, (0, 0, 0))])
-        self.interval = 0.1 if self._live else 1.0
+        self.interval = TABLE_EVERY if self._live else LINE_EVERY
 
     def show(self, statistics: zdev.Statistics) -> None:
         """Show where it stands, with the rates of the last second."""
@@ -240,17 +248,14 @@ class Display:
             return
         share = passed[1] / self._total
         bar = "#" * int(share * 40)
-        rows = [f"{'':24}{'msg/s':>9}{'messages':>12}{'bytes':>13}{'lost':>7}"]
-        for name, way, rate in (
-            ("in   clients -> workers", there, rates[0]),
-            ("out  clients <- workers", back, rates[1]),
-        ):
-            lost = way.dropped + way.unroutable
-            rows.append(
-                f"{name:24}{rate:9,.0f}{way.messages_sent:12,}{way.bytes_sent:13,}{lost:7,}"
-            )
-        rows.append(f"{'monitor':24}{rates[2]:9,.0f}{capture.sent:12,}{'':13}{capture.dropped:7,}")
-        rows.append(f"[{bar:-<40}] {share:4.0%} {elapsed:6.1f} s")
+        names = ("in   clients -> workers", "out  clients <- workers", "monitor")
+        sizes = (f"{there.bytes_sent:,}", f"{back.bytes_sent:,}", "")
+        lost = (there.dropped + there.unroutable, back.dropped + back.unroutable, capture.dropped)
+        rows = [
+            f"{'':24}{'msg/s':>9}{'messages':>12}{'bytes':>14}{'lost':>7}",
+            *map("{:24}{:9,.0f}{:12,}{:>14}{:7,}".format, names, rates, passed, sizes, lost),
+            f"[{bar:-<40}] {share:4.0%} {elapsed:6.1f} s",
+        ]
         width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be redrawn
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         self._out.write(up + "".join(f"{row[:width]}\x1b[K\n" for row in rows))
@@ -280,6 +285,7 @@ class Record:
 def report(record: Record, out: TextIO) -> bool:
     """Print what is proven and what is not; return whether all is."""
     proven = True
+    print("What everybody sent, held against what everybody saw:", file=out)
     for claim, differences in prove(record):
         print(f"{'FAIL' if differences else 'ok  '} {claim}", file=out)
         for difference in differences[:3]:
@@ -287,7 +293,9 @@ def report(record: Record, out: TextIO) -> bool:
         if len(differences) > 3:
             print(f"       and {len(differences) - 3:,} more such", file=out)
         proven = proven and not differences
-    print("Proven." if proven else "NOT proven: see FAIL above.", file=out, flush=True)
+    there, back, capture = counts(record.statistics)
+    passed = f"{there:,} requests, {back:,} answers, {capture:,} copies for the monitor"
+    print(f"{'Proven' if proven else 'NOT proven, see FAIL'}: {passed}.", file=out, flush=True)
     return proven
 
 
@@ -296,14 +304,14 @@ def prove(record: Record) -> Iterator[tuple[str, list[str]]]:
     yield "each request was answered once, rightly, to the client that sent it", once(record)
     yield "each client got each worker's answers in the order of its requests", ordered(record)
     yield (
-        "the monitor saw each request, under `in`, in the order that its client sent it",
+        "the monitor saw each request under `in`, in the order its client sent it",
         seen(record.copies, b"in", record.requests),
     )
     yield (
-        "the monitor saw each answer, under `out`, in the order that its client got it",
+        "the monitor saw each answer under `out`, in the order its client got it",
         seen(record.copies, b"out", record.answers),
     )
-    yield "the queue's own statistics say the same, and that it lost nothing", counted(record)
+    yield "the queue's own statistics agree: nothing was dropped or left over", counted(record)
 
 
 def once(record: Record) -> list[str]:
@@ -364,6 +372,7 @@ def counted(record: Record) -> list[str]:
     answers = sum(map(len, record.answers.values()))
     there, back, capture = record.statistics
     rows = [("copies for the monitor", capture.sent, requests + answers)]
+    rows += [("copies seen", len(record.copies), requests + answers)]
     rows += [("copies lost", capture.dropped + capture.parked, 0)]
     for name, way, due in (("requests", there, requests), ("answers", back, answers)):
         rows += [(f"{name} taken", way.messages_received, due)]
@@ -390,4 +399,6 @@ def text(frame: bytes) -> str:
 
 def texts(message: Message | None) -> str:
     """Return a message as a person reads it."""
-    return "nothing" if message is None else " | ".join(map(text, message))
+    if message is None:
+        return "nothing"
+    return " | ".join(text(frame) or "(empty)" for frame in message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import platform
 import sys
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         With 2 for arguments that argparse refuses, with 0 after ``--help`` and ``--version``.
     """
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         status = command(arguments)
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output wants no more of it (zdev demo | head)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at exit
         return 1
     return status
 
