@@ -1,0 +1,577 @@
+"""The device: what all kinds and launchers share, and the only place that keeps state."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
+
+import zmq
+import zmq.devices
+
+from zdev import _relay
+from zdev._contract import Statistics
+from zdev._relay import Relay
+
+from .plan import SocketPlan, bind, hold_random_port, last_endpoint, set_option
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec, Self
+
+    P = ParamSpec("P")
+
+__all__ = ["Device", "on", "random_port_on"]
+
+logger = logging.getLogger("zdev")
+
+
+def on(
+    role: str, verb: Callable[Concatenate[SocketPlan, P], None]
+) -> Callable[Concatenate[Device, P], None]:
+    """Make the method of a device that does this to its socket of that role."""
+
+    @functools.wraps(verb)
+    def method(self: Device, *args: P.args, **kwargs: P.kwargs) -> None:
+        self._notice()
+        if not self._running:
+            verb(self._plans[role], *args, **kwargs)
+            return
+        self._ask("configure", role, verb.__name__, args, kwargs)
+        # The live socket has the last word; the plan, for the next start, follows.
+        with contextlib.suppress(zmq.ZMQError):
+            verb(self._plans[role], *args, **kwargs)
+
+    method.__name__ = f"{verb.__name__}_{role}"
+    method.__doc__ = (verb.__doc__ or "").replace("the socket", f"the {role} socket")
+    return cast("Callable[Concatenate[Device, P], None]", method)
+
+
+def random_port_on(role: str) -> Callable[..., int]:
+    """Make the method of a device that binds its socket of that role to a random port."""
+
+    def method(self: Device, addr: str, *args: int, **kwargs: int) -> int:
+        self._notice()
+        if self._running:
+            port: int = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
+            self._plans[role].bind(f"{addr}:{port}")
+        else:
+            port = self._reserve_random_port(addr, *args, **kwargs)
+            self._plans[role].bind(f"{addr}:{port}")
+        return port
+
+    method.__name__ = f"bind_{role}_to_random_port"
+    method.__doc__ = f"""Bind the {role} socket to a free port, chosen at random.
+
+        The port is the device's from now on, also before the start: nobody else can take it.
+
+        Parameters
+        ----------
+        addr : str
+            An interface without a port, such as ``tcp://127.0.0.1``.
+        min_port, max_port : int
+            The range to choose from, ``max_port`` excluded.
+        max_tries : int
+            How many ports to try.
+
+        Returns
+        -------
+        int
+            The port.
+
+        Raises
+        ------
+        zmq.ZMQBindError
+            If none was free.
+        zmq.ZMQError
+            If there is no such interface.
+        """
+    return method
+
+
+def planned(role: str, field: str) -> Any:
+    """Make the attribute of pyzmq's name for a list of a plan: the list itself."""
+
+    def get(self: Device) -> Any:
+        return getattr(self._plans[role], field)
+
+    def put(self: Device, value: Any) -> None:
+        setattr(self._plans[role], field, value)
+
+    return property(get, put, doc=f"What is planned for the {role} socket.")
+
+
+class Run:
+    """One run of a device, from its start to its end, in the process where it relays."""
+
+    def __init__(self) -> None:
+        self.relay: Relay | None = None
+        self.sockets: dict[str, zmq.Socket[Any]] = {}
+        self.bound: dict[str, list[tuple[str, str]]] = {}
+        self.lingers: list[tuple[zmq.Socket[Any], int]] = []
+        self.stop: tuple[float | None] | None = None  # asked for before there was a relay
+        self.thread = threading.get_ident()
+        self.on_ready: Callable[[], None] = lambda: None
+
+    def endpoints(self) -> dict[str, list[str]]:
+        return {role: [real for _, real in pairs] for role, pairs in self.bound.items()}
+
+
+class Device(zmq.devices.Device):
+    """A ZeroMQ device that makes its own sockets; drop-in for ``zmq.devices.Device``.
+
+    Not sockets are passed, but their types; the sockets are made where the device runs. This class
+    runs in the foreground: `start` relays until the device is stopped. See `ThreadDevice` and
+    `ProcessDevice` for those that run in the background.
+
+    Parameters
+    ----------
+    device_type : int
+        ``zmq.QUEUE``, ``zmq.FORWARDER`` or ``zmq.STREAMER``; it changes nothing.
+    in_type, out_type : int
+        Socket types. With a negative ``out_type`` one socket is both ends.
+    name : str, optional
+        Names the thread or process, and the device in the log.
+
+    Attributes
+    ----------
+    daemon : bool
+        Whether the thread or process is a daemon; True by default.
+    context_factory : callable
+        Makes the context, or says which one to use; of the class or of the instance.
+    done : bool
+        Whether the device has ended.
+    exception : BaseException or None
+        What ended it, if it was an error.
+
+    Notes
+    -----
+    All methods but `run` and `run_device` may be called from any thread.
+    """
+
+    context_factory: Callable[[], zmq.Context[Any]] = zmq.Context.instance
+
+    _roles: ClassVar[tuple[str, ...]] = ("in", "out")
+
+    def __init__(
+        self,
+        device_type: int = zmq.QUEUE,
+        in_type: int | None = None,
+        out_type: int | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(self, Device):
+            # A class of pyzmq's, made before zdev.install() put this one in its base's place.
+            PYZMQ_DEVICE.__init__(self, device_type, in_type, out_type)
+            return
+        for role, kind in (("in", in_type), ("out", out_type)):
+            if kind is None:
+                raise TypeError(f"{role}_type must be given: a socket type such as zmq.ROUTER")
+        self.device_type = device_type
+        self.in_type = cast("int", in_type)
+        self.out_type = cast("int", out_type)
+        self.name = name or f"{type(self).__name__}-{id(self):x}"
+        self.daemon = True
+        self.done = False
+        self.exception: BaseException | None = None
+        self._plans = {role: SocketPlan() for role in self._roles}
+        self._held: dict[str, socket.socket] = {}
+        self._random_addrs: list[str] = []
+        self._never_started()
+
+    def _never_started(self) -> None:
+        """Be as never started."""
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._running = False
+        self._started = False
+        self._run = Run()
+        self._sockets: list[zmq.Socket[Any]] = []
+        self._context: Any = None
+        self._last: Statistics | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what lives in one process only."""
+        left = ("_lock", "_ended", "_running", "_started", "_run", "_sockets", "_context", "_last")
+        return {key: value for key, value in self.__dict__.items() if key not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._never_started()
+        self.__dict__.update(state)
+
+    def __del__(self) -> None:
+        for held in self.__dict__.get("_held", {}).values():
+            held.close()
+
+    # Configuration
+
+    bind_in = on("in", SocketPlan.bind)
+    connect_in = on("in", SocketPlan.connect)
+    unbind_in = on("in", SocketPlan.unbind)
+    disconnect_in = on("in", SocketPlan.disconnect)
+    setsockopt_in = on("in", SocketPlan.setsockopt)
+    bind_in_to_random_port = random_port_on("in")
+
+    bind_out = on("out", SocketPlan.bind)
+    connect_out = on("out", SocketPlan.connect)
+    unbind_out = on("out", SocketPlan.unbind)
+    disconnect_out = on("out", SocketPlan.disconnect)
+    setsockopt_out = on("out", SocketPlan.setsockopt)
+    bind_out_to_random_port = random_port_on("out")
+
+    _in_binds = planned("in", "binds")
+    _in_connects = planned("in", "connects")
+    _in_sockopts = planned("in", "sockopts")
+    _out_binds = planned("out", "binds")
+    _out_connects = planned("out", "connects")
+    _out_sockopts = planned("out", "sockopts")
+
+    def _reserve_random_port(self, addr: str, *args: int, **kwargs: int) -> int:
+        held = hold_random_port(addr, *args, **kwargs)
+        port = int(held.getsockname()[1])
+        self._held[f"{addr}:{port}"] = held
+        self._random_addrs.append(f"{addr}:{port}")
+        return port
+
+    @property
+    def endpoints(self) -> dict[str, list[str]]:
+        """Where each socket is really bound, by role: wildcards and port 0 resolved.
+
+        Keys are ``"in"``, ``"out"``, ``"mon"`` and ``"ctrl"``, as far as the device has them. Empty
+        before the start; after the end, what was.
+        """
+        return self._run.endpoints()
+
+    # The sockets
+
+    def _open(self, *roles: str) -> list[zmq.Socket[Any]]:
+        """Make the sockets of these roles what is planned; options first, since binds use them."""
+        made: list[zmq.Socket[Any]] = []
+        for role in roles:
+            kind = getattr(self, f"{role}_type")
+            if role == "out" and kind < 0:
+                target = made[0]
+            else:
+                target = self._context.socket(kind)
+                self._sockets.append(target)
+            self._run.sockets[role] = target
+            made.append(target)
+        plans = [(role, target, self._plans[role]) for role, target in zip(roles, made)]
+        for _, target, plan in plans:
+            for opt, value in plan.sockopts:
+                set_option(target, opt, value)
+        for role, target, plan in plans:
+            bound = self._run.bound.setdefault(role, [])
+            for addr in plan.binds:
+                bound.append((addr, bind(target, addr, self._held.pop(addr, None))))
+        for _, target, plan in plans:
+            for addr in plan.connects:
+                target.connect(addr)
+        if self._run.sockets.keys() >= set(self._roles) and self._is_own_way():
+            self._run.on_ready()
+        return made
+
+    def _is_own_way(self) -> bool:
+        """Tell whether a subclass relays in its own way, and so cannot say when it does."""
+        return type(self).run_device is not Device.run_device
+
+    def _setup_sockets(self) -> Any:
+        self._context = self.context_factory()
+        return tuple(self._open("in", "out"))
+
+    def _says_when_ready(self) -> bool:
+        """Tell whether `run_device` leads to sockets of this class's making.
+
+        A subclass may run anything; one that never comes here is ready when it begins.
+        """
+        code = getattr(type(self).run_device, "__code__", None)
+        return code is not None and not {"_setup_sockets", "run_device"}.isdisjoint(code.co_names)
+
+    def _close_sockets(self) -> None:
+        """Close the sockets that this device made."""
+        for target in self._sockets:
+            if target and not target.closed:
+                target.close()
+        self._sockets = []
+
+    # Running
+
+    def _relay_options(self) -> dict[str, Any]:
+        return {"swap": False}
+
+    def run_device(self) -> None:
+        """Make the sockets and relay, in a way that subclasses may replace; `start` runs it."""
+        ins, outs, *others = self._setup_sockets()
+        capture = others[0] if others else None
+        control = others[1] if len(others) > 1 else None
+        relay = Relay(ins, outs, capture, control=control, **self._relay_options())
+        with self._lingering():
+            with self._lock:
+                self._run.relay = relay
+                if self._run.stop is not None:
+                    relay.stop(*self._run.stop)
+            logger.info("%s relays: %s", self.name, self._run.endpoints())
+            self._run.on_ready()
+            relay.run()
+
+    @contextlib.contextmanager
+    def _lingering(self) -> Iterator[None]:
+        """Keep unsent messages from holding up the termination of the context.
+
+        With ZMQ_LINGER's default, zmq_ctx_term(3) waits for them for ever, and once it has begun
+        the option cannot be set any more. So it is 0 while the device runs; a device that ends
+        otherwise gives its sockets back their own before it closes them.
+        """
+        waiting = [s for s in self._sockets if s.getsockopt(zmq.LINGER) == -1]
+        for target in waiting:
+            target.setsockopt(zmq.LINGER, 0)
+        self._run.lingers = [(target, -1) for target in waiting]
+        try:
+            yield
+        finally:
+            self._restore_lingers()
+
+    def _restore_lingers(self) -> None:
+        for target, linger in self._run.lingers:
+            try:
+                target.setsockopt(zmq.LINGER, linger)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
+                    raise
+
+    def run(self) -> None:
+        """Run in this thread until the end. The end of the context is a clean one.
+
+        `start` calls this where the device is to run.
+        """
+        if not self._running:
+            self._begin()
+        self._run.thread = threading.get_ident()
+        try:
+            if not self._says_when_ready():
+                self._run.on_ready()
+            self.run_device()
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
+                self._fail(error)
+                raise
+            logger.info("%s ends with its context", self.name)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        self.exception = error
+        logger.error("%s failed: %s", self.name, error)
+
+    def _begin(self) -> None:
+        """Start a run, or say that there is one."""
+        with self._lock:
+            if self._running:
+                raise RuntimeError(f"{self.name} is running already; stop it first")
+            self._running = self._started = True
+            self._ended.clear()
+            self._run = Run()
+            self._last = None
+            self.done = False
+            self.exception = None
+        logger.debug("%s starts", self.name)
+
+    def _end(self) -> None:
+        """End a run, however it went."""
+        with self._lock:
+            relay, self._run.relay = self._run.relay, None
+            if relay is not None:
+                self._last = relay.statistics()
+            self._running = False
+        try:
+            self._close_sockets()
+        finally:
+            self._release_held()
+            self.done = True
+            self._ended.set()
+            logger.info("%s ended", self.name)
+
+    def _release_held(self) -> None:
+        while self._held:
+            self._held.popitem()[1].close()
+
+    def start(self) -> None:
+        """Run the device, here, until it is stopped or its context is terminated.
+
+        Raises
+        ------
+        zmq.ZMQError, ValueError, TypeError
+            What went wrong; `zdev.BindError` if an address was not to be had.
+        RuntimeError
+            If it is running already.
+        """
+        self._begin()
+        self.run()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the device has ended, and raise what ended it.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; the device may still be running after that: see `done`.
+
+        Raises
+        ------
+        RuntimeError
+            If it was never started.
+        BaseException
+            The error that ended the device.
+        """
+        self._check_started()
+        if self._await_end(timeout) and self.exception is not None:
+            raise self.exception
+
+    def _notice(self) -> None:
+        """Take in what became of the device meanwhile, where that is not known at once."""
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise RuntimeError(f"{self.name} was not started; call start() first")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop()
+        if kind is None:
+            self.join()
+
+    # Control
+
+    def _current_relay(self) -> Relay | None:
+        """Return the relay of this run, also when a subclass calls one of zdev's functions."""
+        if self._run.relay is not None:
+            return self._run.relay
+        for target in self._sockets:
+            if not target.closed:
+                relay = _relay.holder(int(target.underlying))
+                if relay is not None:
+                    return relay
+        return None
+
+    def _ask(self, verb: str, *args: Any) -> Any:
+        """Have the running device do something; from any thread."""
+        return self._perform(verb, *args)
+
+    def _perform(self, verb: str, *args: Any) -> Any:
+        """Do what `_ask` asks, in the process of the run."""
+        if verb == "stop":
+            self._perform_stop(*args)
+            return None
+        relay = self._current_relay()
+        if relay is None:
+            raise RuntimeError(f"{self.name} is not relaying; start it first")
+        if verb == "configure":
+            return relay.call(lambda: self._apply(*args))
+        return getattr(relay, verb)()
+
+    def _perform_stop(self, drain: float | None) -> None:
+        with self._lock:
+            relay = self._current_relay()
+            if relay is None:
+                self._run.stop = (drain,)
+                return
+        relay.stop(drain)
+
+    def _apply(self, role: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do to a live socket what its plan will say too; on the device's own thread."""
+        target = self._run.sockets[role]
+        bound = self._run.bound.setdefault(role, [])
+        if verb == "setsockopt":
+            return set_option(target, *args, **kwargs)
+        if verb == "bind":
+            addr = args[0] if args else kwargs["addr"]
+            bound.append((addr, bind(target, addr)))
+            return None
+        if verb == "bind_to_random_port":
+            port = target.bind_to_random_port(*args, **kwargs)
+            bound.append((f"{args[0]}:{port}", last_endpoint(target)))
+            return port
+        # What waits to be sent there is worth as much linger as at the end.
+        self._restore_lingers()
+        try:
+            if verb == "unbind":
+                addr = args[0] if args else kwargs["addr"]
+                pair = next((pair for pair in bound if addr in pair), (addr, addr))
+                target.unbind(pair[1])
+                if pair in bound:
+                    bound.remove(pair)
+            else:
+                getattr(target, verb)(*args, **kwargs)
+        finally:
+            for waiting, _ in self._run.lingers:
+                waiting.setsockopt(zmq.LINGER, 0)
+        return None
+
+    def pause(self) -> None:
+        """Relay nothing until `resume`; control goes on. When this returns, it is so."""
+        self._ask("pause")
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._ask("resume")
+
+    def statistics(self) -> Statistics:
+        """Return what the device has relayed in this run, or did in the last.
+
+        Raises
+        ------
+        RuntimeError
+            If it was never started.
+        """
+        self._check_started()
+        self._notice()
+        if self._running:
+            counts: Statistics = self._ask("statistics")
+            return counts
+        if self._last is None:
+            raise RuntimeError(f"{self.name} has relayed nothing: it did not come to run")
+        return self._last
+
+    def stop(self, drain: float | None = None, timeout: float | None = None) -> None:
+        """End the device, whatever it is doing, and wait for its end.
+
+        To stop a device that does not run does nothing.
+
+        Parameters
+        ----------
+        drain : float, optional
+            First, for at most so many seconds, relay what the device and its sockets hold. By
+            default, the device ends at once; what is parked is tried once more.
+        timeout : float, optional
+            Seconds to wait for the end.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended by then.
+        """
+        self._notice()
+        if not self._running:
+            return
+        self._ask("stop", drain)
+        if self._run.thread == threading.get_ident():
+            return  # a signal handler, or a call, of the device itself
+        if not self._await_end(timeout):
+            raise TimeoutError(f"{self.name} has not ended in {timeout} s")
+
+    def _await_end(self, timeout: float | None) -> bool:
+        """Wait for the end; tell whether it came."""
+        return self._ended.wait(timeout)
+
+
+PYZMQ_DEVICE = Device.__mro__[1]

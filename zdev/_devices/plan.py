@@ -1,0 +1,184 @@
+"""What is to become of one socket of a device: its type, options, binds and connects."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from typing import Any, cast
+
+import zmq
+
+__all__ = ["BindError", "SocketPlan", "bind", "hold_random_port", "last_endpoint", "set_option"]
+
+# Socket.bind_to_random_port's own, in pyzmq.
+MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
+
+
+class BindError(zmq.ZMQError, zmq.ZMQBindError):
+    """A socket of a device could not be bound; ``errno`` says why."""
+
+
+class SocketPlan:
+    """The configuration of one socket, in the order in which it was given."""
+
+    def __init__(self) -> None:
+        self.binds: list[str] = []
+        self.connects: list[str] = []
+        self.sockopts: list[tuple[int, Any]] = []
+
+    def bind(self, addr: str) -> None:
+        """Bind the socket to an address, such as ``tcp://127.0.0.1:5555``.
+
+        Before the start, this is noted and done then; while the device runs, it is done at once, on
+        the device's own thread, and its error is raised here. See zmq_bind(3).
+
+        Parameters
+        ----------
+        addr : str
+            Where to bind; ``endpoints`` tells what a wildcard such as ``tcp://*:*`` became.
+        """
+        self.binds.append(addr)
+
+    def connect(self, addr: str) -> None:
+        """Connect the socket to an address.
+
+        Before the start, this is noted and done then; while the device runs, it is done at once, on
+        the device's own thread, and its error is raised here. See zmq_connect(3).
+
+        Parameters
+        ----------
+        addr : str
+            What to connect to.
+        """
+        self.connects.append(addr)
+
+    def unbind(self, addr: str) -> None:
+        """Undo a bind, before the start or while the device runs. See zmq_unbind(3).
+
+        Parameters
+        ----------
+        addr : str
+            As it was given to bind, or as ``endpoints`` shows it.
+
+        Raises
+        ------
+        zmq.ZMQError
+            ENOENT, if the socket is not bound there.
+        """
+        self._forget(self.binds, addr)
+
+    def disconnect(self, addr: str) -> None:
+        """Undo a connect, before the start or while the device runs. See zmq_disconnect(3).
+
+        Parameters
+        ----------
+        addr : str
+            As it was given to connect.
+
+        Raises
+        ------
+        zmq.ZMQError
+            ENOENT, if the socket is not connected there.
+        """
+        self._forget(self.connects, addr)
+
+    def setsockopt(self, opt: int, value: Any) -> None:
+        """Set an option of the socket. See zmq_setsockopt(3).
+
+        Before the start, this is noted and done then, before any bind or connect; while the device
+        runs, it is done at once, on the device's own thread, and its error is raised here.
+
+        Parameters
+        ----------
+        opt : int
+            The option, such as ``zmq.ROUTING_ID``.
+        value : int, bytes or str
+            ``str`` is set as UTF-8.
+        """
+        self.sockopts.append((opt, value))
+
+    @staticmethod
+    def _forget(addresses: list[str], addr: str) -> None:
+        if addr not in addresses:
+            raise zmq.ZMQError(errno.ENOENT, f"{addr!r} is not among {addresses}")
+        addresses.remove(addr)
+
+
+def set_option(target: zmq.Socket[Any], opt: int, value: Any) -> None:
+    """Set one option; pyzmq's documentation sets them to ``str``, which pyzmq does not take."""
+    target.setsockopt(opt, value.encode() if isinstance(value, str) else value)
+
+
+def last_endpoint(target: zmq.Socket[Any]) -> str:
+    """Return where the socket was bound last, as it really is."""
+    return cast("bytes", target.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+
+
+def bind(target: zmq.Socket[Any], addr: str, held: socket.socket | None = None) -> str:
+    """Bind a socket, and return where it is really bound.
+
+    A port that is held goes over to libzmq by ZMQ_USE_FD of zmq_setsockopt(3).
+    """
+    if held is not None:
+        target.setsockopt(zmq.USE_FD, held.fileno())
+    try:
+        target.bind(addr)
+    except zmq.ZMQError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise BindError(error.errno, f"{error.strerror}; choose another address") from error
+        raise
+    finally:
+        if held is not None:
+            target.setsockopt(zmq.USE_FD, -1)
+    if held is not None:
+        held.detach()  # libzmq's from here on
+    return last_endpoint(target)
+
+
+def hold_random_port(
+    addr: str, min_port: int = MIN_PORT, max_port: int = MAX_PORT, max_tries: int = MAX_TRIES
+) -> socket.socket:
+    """Return a socket that listens on a free port, chosen at random, as libzmq itself would.
+
+    libzmq is to take it over later, so that nobody else can have the port meanwhile.
+
+    Parameters
+    ----------
+    addr : str
+        An interface without a port, such as ``tcp://127.0.0.1``.
+    min_port, max_port : int
+        The range to choose from, ``max_port`` excluded.
+    max_tries : int
+        How many ports to try.
+
+    Raises
+    ------
+    zmq.ZMQBindError
+        If none was free.
+    zmq.ZMQError
+        If there is no such interface.
+    """
+    # libzmq knows what an interface is: a name, a number, or *.
+    with zmq.Context() as context, context.socket(zmq.PUSH) as probe:
+        probe.linger = 0
+        probe.bind(f"{addr}:*")
+        endpoint = last_endpoint(probe)
+    host = endpoint.partition("://")[2].rpartition(":")[0].strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(max_tries):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, random.randrange(min_port, max_port)))  # noqa: S311 - no secret
+            listener.listen(100)  # ZMQ_BACKLOG's default
+        except OSError as error:
+            listener.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+        else:
+            listener.setblocking(False)
+            return listener
+    raise zmq.ZMQBindError(
+        f"no free port at {addr} from {min_port} to {max_port - 1} in {max_tries} tries"
+    )
