@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import subprocess
@@ -71,15 +72,20 @@ class Network:
         socket.connect(of.getsockopt_string(zmq.LAST_ENDPOINT))
         return socket
 
-    def terminate(self, background: Background) -> BaseException:
-        """Terminate the context under a device, and return what that made it raise."""
+    def terminate(self, device: Background, *users: Background) -> BaseException:
+        """Terminate the context under a device, and return what that made it raise.
+
+        The users of its sockets must end by it too, before the sockets can be closed.
+        """
         term = Background(self.context.term)
-        background.thread.join(DEADLINE)
-        assert background.error is not None, "nothing was raised"
+        for background in (device, *users):
+            with contextlib.suppress(zmq.ContextTerminated):
+                background.join()
+        assert device.error is not None, "nothing was raised"
         for socket in self._sockets:
             socket.close()
         term.join()
-        return background.error
+        return device.error
 
     def close(self) -> None:
         self.context.destroy(linger=0)
@@ -144,6 +150,13 @@ def fill(socket: zmq.Socket[bytes], message: bytes = b"full") -> int:
             socket.send(message, zmq.DONTWAIT)
             sent += 1
     return sent
+
+
+def descriptors() -> int:
+    """Count the open descriptors of this process, those of garbage not."""
+    gc.collect()
+    gc.collect()  # PyPy runs destructors behind the first
+    return len(os.listdir("/dev/fd"))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

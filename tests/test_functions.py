@@ -40,7 +40,7 @@ class Started:
         backend: zmq.Socket[Any],
         **options: Any,
     ) -> None:
-        self.net = net
+        self.users: list[Background] = []
         arguments: list[Any] = [frontend, backend]
         if name == "device":
             arguments.insert(0, zmq.QUEUE)
@@ -252,9 +252,8 @@ def flooded(net: Network, started: Started, source: zmq.Socket[bytes]) -> None:
             source.send(b"x")
             next(sent)
 
-    flooding = Background(flood)
+    started.users.append(Background(flood))
     wait_until(lambda: next(sent) > 1000)
-    assert flooding.alive
 
 
 def paused(net: Network, started: Started, source: zmq.Socket[bytes]) -> None:
@@ -283,7 +282,7 @@ def test_the_end_of_the_context(
     started = Started(net, name, frontend, backend)
     state(net, started, source)
     assert started.background.alive
-    error = net.terminate(started.background)
+    error = net.terminate(started.background, *started.users)
     assert type(error) is zmq.ContextTerminated
     assert error.errno == zmq.ETERM
 
