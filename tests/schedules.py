@@ -1,0 +1,389 @@
+"""Small schedules for a relay: run over a scripted libzmq, and predicted by the model.
+
+A `Case` says what a relay joins and what its peers do, a step each time that the relay blocks. A
+`Bench` runs it on one engine; `predict` says how it must end, and `compare` whether it did.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, field
+from functools import partial
+from typing import AbstractSet, Any, Mapping
+
+from zdev._contract import WOKEN, Settings, Statistics
+
+from .model import Device, Direction, Fate, Type, ordered
+from .scripted import WAKEUP_FD, ScriptedLibzmq, Socket
+
+PAIR, REQ, REP, DEALER, ROUTER = Type.PAIR, Type.REQ, Type.REP, Type.DEALER, Type.ROUTER
+PULL, PUSH, XPUB, XSUB, STREAM = Type.PULL, Type.PUSH, Type.XPUB, Type.XSUB, Type.STREAM
+
+# What happens at one time: messages that arrive at a socket, or room for so many at its peers.
+Step = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A relay and what its peers do, a step each time that it blocks."""
+
+    frontend: Type
+    backend: Type
+    steps: tuple[Step, ...]
+    capture: Type | None = None
+    control: Type | None = None
+    capture_drop: bool = False
+    in_prefix: bytes | None = None
+    out_prefix: bytes | None = None
+    swap: bool = False
+    single: bool = False
+    burst: int = 64
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the sockets, by role; see scripted.Socket."""
+
+    @property
+    def terminates(self) -> bool:
+        """Whether the control socket ends the relay."""
+        return any(b"TERMINATE" in c for step in self.steps for c in step.get("control", ()))
+
+    def messages(self) -> set[tuple[bytes, ...]]:
+        """Return every message that arrives at the frontend or the backend."""
+        arriving = [step.get(role) for step in self.steps for role in ("frontend", "backend")]
+        return {tuple(m) for messages in arriving if isinstance(messages, list) for m in messages}
+
+
+ONE, THREE = [b"one"], [b"3a", b"", b"3c"]
+
+CASES = {
+    "streamer": Case(
+        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"frontend": [[b"two"]]}),
+    ),
+    "both ways": Case(
+        DEALER, DEALER,
+        ({"frontend": [ONE, THREE], "backend": [[b"4a", b"4b", b"4c"], [b""]]}, {"backend": [[b"5"]]}),
+        burst=1,
+    ),
+    "queue": Case(
+        ROUTER, DEALER,
+        (
+            {"frontend": [[b"id1", b"", b"q1"], [b"id2", b"q2"]]},
+            {"backend": [[b"id1", b"", b"a1"], [b"stray"], [b"id2", b"a2"]]},
+        ),
+    ),
+    "routers": Case(
+        ROUTER, ROUTER,
+        (
+            {"frontend": [[b"a", b"x"], [b"a", b"", b"delimiter"], [b"a", b"x", b"", b"3"]]},
+            {"frontend": [[b"a", b"nobody", b"1"]], "backend": [[b"x", b"a", b"answer"]]},
+            {"frontend": [[b"a", b"x", b"next"]]},
+        ),
+        swap=True,
+        options={
+            "frontend": {"peers": {b"a"}, "mandatory": True},
+            "backend": {"peers": {b"x"}, "mandatory": True},
+        },
+    ),  # fmt: skip
+    "request": Case(
+        REP, REQ,
+        ({"frontend": [THREE]}, {"backend": [ONE]}, {"frontend": [[b"q2"]]}, {"backend": [[b"a2"]]}),
+    ),
+    "out of turn": Case(
+        DEALER, REQ,
+        ({"frontend": [[b"q1", b"1"], [b"q2"]]}, {"backend": [[b"a1"]]}, {"backend": [THREE]}),
+    ),
+    "echo": Case(REP, REP, ({"frontend": [THREE]}, {"frontend": [ONE]}), single=True),
+    "subscriptions": Case(
+        XSUB, XPUB, ({"backend": [[b"\x01a"]]}, {"frontend": [[b"a", b"1"]], "backend": [[b"\x01b"]]}),
+    ),
+    "no way up": Case(
+        PULL, XPUB, ({"backend": [[b"\x01"]]}, {"frontend": [ONE], "backend": [[b"\x01b"]]}),
+    ),
+    "streams": Case(
+        STREAM, STREAM,
+        ({"frontend": [[b"p", b"1"], [b"gone", b"2"], [b"p", b"3"]], "backend": [[b"p", b""]]},),
+        options={"frontend": {"peers": {b"p"}}, "backend": {"peers": {b"p"}}},
+    ),
+    "full": Case(
+        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"backend": 1}, {"backend": 1}),
+        options={"backend": {"room": 0}},
+    ),
+    "full, the other way free": Case(
+        PAIR, PAIR,
+        (
+            {"frontend": [THREE, ONE], "backend": [[b"4"]]},
+            {"backend": [[b"5a", b"5b"]]},
+            {"backend": 2},
+        ),
+        options={"backend": {"room": 0}}, burst=2,
+    ),
+    "full router": Case(
+        DEALER, ROUTER, ({"frontend": [[b"x", b"1"], [b"x", b"2", b"3"]]}, {"backend": 2}),
+        options={"backend": {"room": 0, "peers": {b"x"}, "mandatory": True}},
+    ),
+    "full xpub": Case(
+        PULL, XPUB, ({"frontend": [ONE, THREE], "backend": [[b"\x01"]]}, {"backend": 2}),
+        options={"backend": {"room": 0, "mandatory": True}},
+    ),
+    "capture": Case(
+        DEALER, DEALER,
+        ({"frontend": [ONE, THREE], "backend": [[b"4a", b"4b"]]}, {"backend": [[b"5"]]}),
+        capture=PUSH, in_prefix=b"a prefix that libzmq must allocate", out_prefix=b"",
+    ),
+    "capture of a swap": Case(
+        ROUTER, ROUTER,
+        ({"frontend": [[b"a", b"b", b"1"], [b"a", b""]]}, {"backend": [[b"b", b"a"]]}),
+        swap=True, capture=PAIR, in_prefix=b"in",
+    ),
+    "full capture": Case(
+        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"capture": 1}, {"capture": 1}),
+        capture=PAIR, in_prefix=b"in", options={"capture": {"room": 0}},
+    ),
+    "full capture, dropped": Case(
+        PULL, PUSH,
+        ({"frontend": [ONE, THREE]}, {"frontend": [[b"2"]]}, {"capture": 1}, {"frontend": [[b"3"]]}),
+        capture=PUSH, capture_drop=True, in_prefix=b"in", options={"capture": {"room": 1}},
+    ),
+    "xpub capture": Case(
+        PAIR, PAIR,
+        ({"capture": [[b"\x01"]], "frontend": [ONE]}, {"backend": [THREE], "capture": [[b"\x00"]]}),
+        capture=XPUB, out_prefix=b"out", capture_drop=True,
+    ),
+    "steered": Case(
+        PULL, PUSH,
+        (
+            {"frontend": [THREE]},
+            {"control": [[b"STATISTICS"]]},
+            {"control": [[b"PAUSE"]]},
+            {"frontend": [ONE]},
+            {"control": [[b"STATISTICS"], [b"nonsense"], [b""]]},
+            {"control": [[b"RESUME", b"and more"]]},
+            {"frontend": [[b"two"]]},
+            {"control": [[b"TERMINATE"]]},
+        ),
+        control=PAIR,
+    ),
+    "steered while full": Case(
+        DEALER, DEALER,
+        (
+            {"frontend": [THREE], "backend": [ONE]},
+            {"control": [[b"STATISTICS"]]},
+            {"control": [[b"STATISTICS"]]},
+            {"backend": 1},
+            {"control": [[b""]]},
+        ),
+        control=REP, options={"backend": {"room": 0}},
+    ),
+    "steered by many": Case(
+        PAIR, PAIR,
+        (
+            {"control": [[b"req", b"", b"PAUSE"]]},
+            {"control": [[b"req", b"", b"huh"], [b"dealer", b"STATISTICS"]], "frontend": [ONE]},
+            {"control": [[b"dealer", b"RESUME"], [b"dealer", b""]]},
+            {"control": [[b"req", b"", b"STATISTICS", b"please"]]},
+            {"control": [[b"req", b"", b"TERMINATE"]]},
+        ),
+        control=ROUTER,
+    ),
+    "steered by a listener": Case(
+        PAIR, PAIR,
+        ({"control": [[b"STATISTICS"], [b"PAUSE"]]}, {"frontend": [ONE]}, {"control": [[b"RESUME"]]}),
+        control=PULL,
+    ),
+}  # fmt: skip
+
+
+class Bench:
+    """A case on one engine."""
+
+    def __init__(self, case: Case, engine: str, *, throttled: bool = False) -> None:
+        self.case = case
+        self.engine = engine
+        self.libzmq = ScriptedLibzmq(throttled=throttled)
+        self.libzmq.on_block = self.nothing_can_move
+        self.sockets: dict[str, Socket] = {}
+        for role in ("frontend", "backend", "capture", "control"):
+            kind = getattr(case, role)
+            if role == "backend" and case.single:
+                self.sockets[role] = self.sockets["frontend"]
+            elif kind is not None:
+                options = case.options.get(role, {})
+                self.sockets[role] = self.libzmq.socket(kind, role, **options)
+        self.script(*case.steps)
+        self.delivered = {role: 0 for role in self.sockets}
+        self.loop: Any = None
+        self.statistics: Any = None
+
+    def script(self, *steps: Step) -> None:
+        self.libzmq.script.extend(partial(self.perform, step) for step in steps)
+
+    def perform(self, step: Step) -> None:
+        for role, what in step.items():
+            if isinstance(what, int):
+                self.sockets[role].make_room(what)
+                continue
+            for frames in what:
+                self.sockets[role].deliver(frames)
+                self.delivered[role] += 1
+
+    def nothing_can_move(self, bounded: bool) -> None:
+        """The loop blocks: nothing that it should do may be possible.
+
+        But for sockets that show POLLOUT and refuse, the loop may try again now and then.
+        """
+        statistics: Statistics = self.loop.statistics()
+        frontend, backend = self.sockets["frontend"], self.sockets["backend"]
+        ways = [
+            (frontend, backend, statistics.frontend_to_backend),
+            (backend, frontend, statistics.backend_to_frontend),
+        ]
+        copies = statistics.capture.parked
+        for source, destination, way in ways[: 1 if self.case.single else 2]:
+            if self.loop.paused:
+                continue
+            assert bounded or not (way.parked and destination.writable()), (
+                f"{destination.name} has room"
+            )
+            idle = not way.parked and not copies
+            assert not (idle and source.readable()), f"{source.name} has a message"
+        capture, control = self.sockets.get("capture"), self.sockets.get("control")
+        if capture and not self.loop.paused:
+            assert bounded or not (copies and capture.writable()), "the capture has room"
+            if capture.kind == XPUB and not capture.closed:
+                assert not capture.readable(), "the capture has a message"
+        assert not (control and control.readable()), "the control socket has a message"
+
+    def run(self) -> int | None:
+        """Run until the script is over or the loop ends; None if it could not be made."""
+        case, ends = self.case, {role: socket.end for role, socket in self.sockets.items()}
+        settings = Settings(
+            frontend=ends["frontend"],
+            backend=ends["backend"],
+            capture=ends.get("capture"),
+            control=ends.get("control"),
+            in_prefix=case.in_prefix,
+            out_prefix=case.out_prefix,
+            swap=case.swap,
+            capture_drop=case.capture_drop,
+            burst=case.burst,
+            wakeup_fd=WAKEUP_FD,
+        )
+        try:
+            self.loop = self.libzmq.engine(self.engine).loop(settings)
+        except MemoryError:
+            return None
+        while True:
+            code = self.run_on()
+            if code != WOKEN or self.libzmq.over:
+                return code
+
+    def run_on(self) -> int:
+        """Run on, as Relay.run does after each wake-up, and note the counters."""
+        code = int(self.loop.run(-1))
+        self.libzmq.check()
+        self.statistics = self.loop.statistics()
+        return code
+
+    def free(self) -> None:
+        """Let go of the loop. PyPy frees it when garbage is collected."""
+        self.loop = None
+
+    def check_freed(self) -> None:
+        """A loop that is gone must have closed its messages."""
+        self.free()
+        if not self.libzmq.all_closed:
+            gc.collect()
+        self.libzmq.check_closed()
+
+
+def predict(
+    case: Case,
+    fates: Mapping[tuple[bytes, ...], Fate] | None = None,
+    uncaptured: AbstractSet[tuple[bytes, ...]] = frozenset(),
+) -> tuple[Device, list[list[bytes]]]:
+    """Return the model at the end of the case, and what it answered on the control socket."""
+    device = Device(
+        case.frontend,
+        case.backend,
+        capture=case.capture is not None,
+        capture_drop=case.capture_drop,
+        in_prefix=case.in_prefix,
+        out_prefix=case.out_prefix,
+        swap=case.swap,
+        single=case.single,
+    )
+    ways = {"frontend": device.in_out, "backend": device.out_in}
+    peers = {"frontend": device.out_in.peers, "backend": device.in_out.peers}
+    if device.capture:
+        peers["capture"] = device.capture
+    for role, options in case.options.items():
+        peers[role].room = options.get("room")
+    answers = []
+    for step in case.steps:
+        for role, what in step.items():
+            if isinstance(what, int):
+                peers[role].make_room(what)
+            elif role in ways:
+                for frames in what:
+                    fate = (fates or {}).get(tuple(frames)) or unknown_peer(case, role, frames)
+                    ways[role].arrive(frames, fate, tuple(frames) not in uncaptured)
+        device.flow()
+        for command in step.get("control", ()):
+            assert case.control is not None
+            answer = device.command(case.control, command)
+            if answer:
+                answers.append(answer)
+            device.flow()
+    return device, answers
+
+
+def unknown_peer(case: Case, source: str, frames: list[bytes]) -> Fate | None:
+    """Where a destination tells that a peer is unknown, the message is unroutable."""
+    destination = "backend" if source == "frontend" else "frontend"
+    known = case.options.get(destination, {}).get("peers")
+    if known is None or ordered(frames, case.swap)[0] in known:
+        return None
+    return Fate.UNROUTABLE
+
+
+def compare(bench: Bench, device: Device, answers: list[list[bytes]]) -> None:
+    """Nothing but what the model says may have come out."""
+    case, sockets = bench.case, bench.sockets
+    actual = {
+        "statistics": bench.statistics,
+        "cut": {s.name for s in sockets.values() if s.mid_message and not s.closed},
+    }
+    expected: dict[str, Any] = {"statistics": device.statistics(), "cut": set()}
+    for role, way, back in (
+        ("frontend", device.in_out, device.out_in),
+        ("backend", device.out_in, device.in_out),
+    ):
+        if not (case.single and role == "frontend"):
+            actual[f"sent by {role}"], expected[f"sent by {role}"] = (
+                sockets[role].arrived,
+                back.sent,
+            )
+        if not (case.single and role == "backend"):
+            actual[f"left at {role}"], expected[f"left at {role}"] = (
+                sockets[role].left,
+                len(way.source),
+            )
+    if case.control is not None:
+        actual["answers"], expected["answers"] = sockets["control"].arrived, answers
+    if case.capture is not None:
+        # The two directions' copies may be mixed, but each's are in order.
+        copies = sockets["capture"].arrived
+        for way in (device.in_out, device.out_in):
+            ours = [copy for copy in copies if copy in way.captured]
+            actual[f"captured {way.prefix}"], expected[f"captured {way.prefix}"] = (
+                ours,
+                way.captured,
+            )
+    for what, value in expected.items():
+        assert actual[what] == value, (
+            f"{what}:\n  {actual[what]}\nbut the model has\n  {value}\nafter\n{bench.libzmq.story()}"
+        )
+
+
+def copy_of(way: Direction, frames: list[bytes]) -> list[bytes]:
+    """Return what the capture gets of a message that was sent on."""
+    return frames if way.prefix is None else [way.prefix, *frames]

@@ -1,0 +1,243 @@
+"""Every error at every call: the loops over a scripted libzmq, against the model.
+
+Each case is run once as it is, and then again for each call that it made and each error that libzmq
+could have given there. Each time what arrived where, the counters and every zmq_msg_t must be as the
+model has it, and the loop must never block while something could move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Iterator
+
+import pytest
+
+from zdev._contract import FINISHED, WOKEN
+
+from .model import CANNOT_SEND, Device, Fate, ordered
+from .schedules import CASES, Bench, Case, compare, copy_of, predict
+from .scripted import EAGAIN, EFSM, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
+from .support import available_engines
+
+# pyzmq's own calls cannot be scripted.
+ENGINES = [name for name in available_engines() if name != "pyzmq"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error at a call of the undisturbed run."""
+
+    number: int
+    call: Call
+    error: int
+
+    def __str__(self) -> str:
+        return f"{errno_name(self.error)} at call {self.number}: {self.call}"
+
+
+def faults(base: Bench) -> Iterator[Fault]:
+    """Yield every error that any call could have given."""
+    for number, call in enumerate(base.libzmq.trace):
+        for error in call.errors:
+            if error == ENOTSOCK and call.socket != "capture":
+                continue  # it does what ETERM does
+            if error == EFSM and (call.name, call.socket) == ("send", "control"):
+                continue  # a REP that was asked may answer
+            yield Fault(number, call, error)
+
+
+class Story:
+    """What the calls of an undisturbed run were about."""
+
+    def __init__(self, base: Bench) -> None:
+        self.trace = base.libzmq.trace
+        self.device, self.answers = predict(base.case)
+        self.swap = base.case.swap
+        self.capture = base.sockets["capture"].arrived if base.case.capture is not None else []
+        self.ways = {
+            base.sockets["frontend"].name: self.device.out_in,
+            base.sockets["backend"].name: self.device.in_out,
+        }
+        """The directions by the name of their destination."""
+
+    def sends(self, socket: str, number: int) -> list[Call]:
+        """Return what was sent on the socket before the call of that number."""
+        calls = self.trace[:number]
+        return [c for c in calls if (c.name, c.socket, c.result) == ("send", socket, None)]
+
+    def accepted(self, socket: str, number: int) -> int:
+        """Return how many messages it had accepted before the call of that number."""
+        return sum(is_last(call) for call in self.sends(socket, number))
+
+    def is_middle(self, number: int) -> bool:
+        """Tell whether the call is a send, and not the first of its message."""
+        call = self.trace[number]
+        before = self.sends(call.socket, number)
+        return call.name == "send" and bool(before) and not is_last(before[-1])
+
+    def message(self, socket: str, number: int) -> tuple[bytes, ...]:
+        """Return, as it came in, the message that the socket was to accept next at that call."""
+        return tuple(ordered(self.ways[socket].sent[self.accepted(socket, number)], self.swap))
+
+    def copied(self, place: int) -> tuple[bytes, ...]:
+        """Return the message whose copy was the capture's so manieth."""
+        (frames,) = (
+            frames
+            for way in self.ways.values()
+            for frames in way.sent
+            if copy_of(way, frames) == self.capture[place]
+        )
+        return tuple(ordered(frames, self.swap))
+
+    def delivered(self, number: int) -> tuple[bytes, ...]:
+        """Return the message whose delivery ended last before that call."""
+        while True:
+            number -= 1
+            call = self.trace[number]
+            if call.socket in self.ways and call.name == "send" and is_last(call):
+                return self.message(call.socket, number)
+
+    def copies_tried(self, number: int) -> set[tuple[bytes, ...]]:
+        """Return the messages that the capture was offered from that call until the next block."""
+        messages = set()
+        call = self.trace[number]
+        while call.name != "poll" or call.asked[1] == 0:
+            if (call.name, call.socket) == ("send", "capture") and not self.is_middle(number):
+                messages.add(self.delivered(number))
+            number += 1
+            call = self.trace[number]
+        return messages
+
+
+def is_last(send: Call) -> bool:
+    return len(send.asked) == 1
+
+
+def effect(base: Bench, fault: Fault) -> tuple[Device, list[list[bytes]]]:
+    """Return what the model makes of an error that does not end the relay."""
+    case, call, number, error = base.case, fault.call, fault.number, fault.error
+    story = Story(base)
+    refused = call.name == "send" and error in (EAGAIN, EHOSTUNREACH)
+    middle = story.is_middle(number)
+    place = story.accepted(call.socket, number)
+
+    if call.name == "msg_copy":
+        following = (c.socket for c in story.trace[number:] if c.name == "send")
+        destination = next(socket for socket in following if socket in story.ways)
+        return predict(case, uncaptured={story.message(destination, number)})
+    if call.socket == "capture" and error == ENOTSOCK:
+        captured = {story.copied(n) for n in range(place)}
+        return predict(case, uncaptured=case.messages() - captured)
+    elif call.socket == "capture" and refused and middle:
+        return predict(case, uncaptured={story.copied(place)})
+    elif call.socket == "capture" and refused and case.capture_drop:
+        return predict(case, uncaptured=story.copies_tried(number))
+    elif call.socket == "control" and refused:
+        del story.answers[place]  # a peer that does not take its answer goes without
+    elif call.socket in story.ways and refused and (middle or error == EHOSTUNREACH):
+        fate = Fate.UNROUTABLE if error == EHOSTUNREACH else Fate.DROPPED
+        return predict(case, {story.message(call.socket, number): fate})
+    return story.device, story.answers
+
+
+def ends_relay(case: Case, fault: Fault) -> bool:
+    """Tell whether run must return the error: ETERM, or a socket that is none any more."""
+    forgiven = fault.call.socket == "capture" and case.capture_drop
+    return fault.error == ETERM or (fault.error == ENOTSOCK and not forgiven)
+
+
+def check_ended(bench: Bench, base: Bench, fault: Fault) -> None:
+    """The relay was ended by an error, with every message accounted for."""
+    case, sockets, statistics = bench.case, bench.sockets, bench.statistics
+    device, answers = predict(case)
+    cut = fault.call.socket if Story(base).is_middle(fault.number) else None
+    for source, destination, way, counted in (
+        ("frontend", "backend", device.in_out, statistics.frontend_to_backend),
+        ("backend", "frontend", device.out_in, statistics.backend_to_frontend),
+    ):
+        if case.single and source == "backend":
+            continue
+        gone = counted.dropped + counted.unroutable
+        assert counted.messages_received == counted.messages_sent + gone + counted.parked
+        assert counted.messages_received + sockets[source].left == bench.delivered[source]
+        assert sockets[destination].arrived == way.sent[: counted.messages_sent]
+        if way.destination not in CANNOT_SEND:
+            assert counted.dropped == (cut == sockets[destination].name)
+    if case.capture is not None:
+        arrived = sockets["capture"].arrived
+        assert len(arrived) == statistics.capture.sent
+        assert sum(statistics.capture) == sum(way.messages_sent for way in statistics[:2])
+        for way in (device.in_out, device.out_in):
+            ours = [copy for copy in arrived if copy in way.captured]
+            assert ours == way.captured[: len(ours)]
+    if case.control is not None:
+        arrived = sockets["control"].arrived
+        assert arrived == answers[: len(arrived)]
+
+
+def run_fault(base: Bench, fault: Fault) -> Bench:
+    """Run the case with the fault, and compare what came out with the model."""
+    case = base.case
+    bench = Bench(case, base.engine, throttled=base.libzmq.throttled)
+    bench.libzmq.faults[fault.number] = fault.error
+    code = bench.run()
+    if code is None:
+        assert fault.error == ENOMEM
+    elif ends_relay(case, fault):
+        assert code == -fault.error
+        check_ended(bench, base, fault)
+        assert bench.run_on() == code, "it ends again"
+        check_ended(bench, base, fault)
+    else:
+        assert code == (FINISHED if case.terminates else WOKEN)
+        compare(bench, *effect(base, fault))
+    return bench
+
+
+@pytest.fixture(params=[False, True], ids=["eager", "throttled"])
+def throttled(request: pytest.FixtureRequest) -> bool:
+    """Whether sends process no commands."""
+    return bool(request.param)
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_undisturbed(case: Case, engine_name: str, throttled: bool) -> None:
+    bench = Bench(case, engine_name, throttled=throttled)
+    assert bench.run() == (FINISHED if case.terminates else WOKEN)
+    compare(bench, *predict(case))
+    bench.check_freed()
+
+
+def test_every_error_at_every_call(case: Case, throttled: bool) -> None:
+    bases = [Bench(case, engine, throttled=throttled) for engine in ENGINES[:2]]
+    for base in bases:
+        base.run()
+    assert_same_calls(bases)
+    for fault in faults(bases[0]):
+        benches = []
+        for base in bases:
+            try:
+                benches.append(run_fault(base, fault))
+            except AssertionError as error:
+                raise AssertionError(f"{base.engine}: {fault}\n{error}") from error
+        assert_same_calls(benches)
+        for bench in benches:
+            bench.check_freed()
+
+
+def assert_same_calls(benches: list[Bench]) -> None:
+    """Every engine's loop makes the same calls."""
+    first, *others = benches
+    for other in others:
+        pairs = zip_longest(first.libzmq.trace, other.libzmq.trace)
+        for number, (expected, actual) in enumerate(pairs):
+            assert actual == expected, (
+                f"call {number}: {other.engine} made\n  {actual}\nwhere {first.engine} made\n"
+                f"  {expected}\nafter\n{first.libzmq.story()}"
+            )
