@@ -198,6 +198,7 @@ def test_demo_without_a_reader() -> None:
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "zdev", "demo", "-n", "200"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # what is buffered is flushed at exit
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -391,7 +392,7 @@ def lose_an_answer(record: Record) -> None:
 
 
 def double_an_answer(record: Record) -> None:
-    record.answers[C[0]].append(record.answers[C[0]][5])
+    record.answers[C[0]].insert(6, record.answers[C[0]][5])
 
 
 def change_an_answer(record: Record) -> None:
@@ -442,6 +443,10 @@ def show_no_delimiter(record: Record) -> None:
     del record.copies[first(record, b"in")][2]
 
 
+def show_another_delimiter(record: Record) -> None:
+    record.copies[first(record, b"in")][2] = b"-"
+
+
 def show_a_stranger(record: Record) -> None:
     record.copies.append([b"in", b"stranger", b"", b"file", b"1", b"text"])
 
@@ -470,6 +475,7 @@ def show_another_prefix(record: Record) -> None:
         (show_a_request_as_an_answer, {SEEN_IN, SEEN_OUT}, "client-1, number 1: "),
         (show_another_text, {SEEN_IN}, "client-1, number 1: .*! was seen"),
         (show_no_delimiter, {SEEN_IN}, "client-1, number 1: "),
+        (show_another_delimiter, {SEEN_IN}, "client-1, number 1: "),
         (show_a_stranger, {SEEN_IN, COUNTED}, "stranger, number 1: nothing passed"),
         (show_a_prefix_alone, {SEEN_OUT, COUNTED}, "number 1: nothing passed"),
         (show_another_prefix, {COUNTED}, "copies seen: 121 instead of 120"),
