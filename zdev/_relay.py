@@ -55,9 +55,16 @@ LOOK = 0.05
 _in_use: dict[int, Relay] = {}
 
 
-def holder(handle: int) -> Relay | None:
-    """Return the relay that uses the socket of that handle right now."""
-    return _in_use.get(handle)
+# Whom to tell about the relay that comes to use a socket, by the socket's handle.
+_awaited: dict[int, Callable[[Relay], None]] = {}
+
+
+def expect(handle: int, tell: Callable[[Relay], None] | None) -> None:
+    """Be told of the relay that begins to use the socket of that handle; with None, no more."""
+    if tell is None:
+        _awaited.pop(handle, None)
+    else:
+        _awaited[handle] = tell
 
 
 def _name(kind: int) -> str:
@@ -297,6 +304,8 @@ class Relay:
                     f"{role} is in use by another running relay; "
                     "a ZeroMQ socket belongs to one thread at a time"
                 )
+        for tell in {_awaited[end.handle] for end in self._ends.values() if end.handle in _awaited}:
+            tell(self)
 
     def _release(self) -> None:
         for end in self._ends.values():
@@ -391,7 +400,9 @@ class Relay:
             code = self._loop.run(0)
             raise_for(code)
             self._end_drain(code)
-            return None if code == FINISHED else max(code - STEPPED, 0)
+            if code == FINISHED or self._until_stop(0) is None:
+                return None
+            return max(code - STEPPED, 0)
 
     def _attend(self, signals: DeferredSignals) -> None:
         """Do what the relay was woken for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import socket
 import threading
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
 
-__all__ = ["Device", "on", "random_port_on"]
+__all__ = ["PATIENCE", "Device", "on", "random_port_on"]
 
 logger = logging.getLogger("zdev")
+
+# Seconds to wait for what should be quick.
+PATIENCE = 2.0
 
 
 def on(
@@ -37,13 +41,16 @@ def on(
     @functools.wraps(verb)
     def method(self: Device, *args: P.args, **kwargs: P.kwargs) -> None:
         self._notice()
+        plan: Callable[[], None] = functools.partial(verb, self._plans[role], *args, **kwargs)
+        if verb.__name__ == "unbind":
+            plan = functools.partial(self._plan_unbind, role, self._asked_as(role, *args, **kwargs))
         if not self._running:
-            verb(self._plans[role], *args, **kwargs)
+            plan()
             return
         self._ask("configure", role, verb.__name__, args, kwargs)
         # The live socket has the last word; the plan, for the next start, follows.
         with contextlib.suppress(zmq.ZMQError):
-            verb(self._plans[role], *args, **kwargs)
+            plan()
 
     method.__name__ = f"{verb.__name__}_{role}"
     method.__doc__ = (verb.__doc__ or "").replace("the socket", f"the {role} socket")
@@ -113,6 +120,9 @@ class Run:
         self.bound: dict[str, list[tuple[str, str]]] = {}
         self.lingers: list[tuple[zmq.Socket[Any], int]] = []
         self.stop: tuple[float | None] | None = None  # asked for before there was a relay
+        self.makes_relay = False  # this class's own run_device is at work
+        self.has_relay = threading.Event()  # or ended without one
+        self.handles: list[int] = []
         self.thread = threading.get_ident()
         self.on_ready: Callable[[], None] = lambda: None
 
@@ -164,10 +174,6 @@ class Device(zmq.devices.Device):
         *,
         name: str | None = None,
     ) -> None:
-        if not isinstance(self, Device):
-            # A class of pyzmq's, made before zdev.install() put this one in its base's place.
-            PYZMQ_DEVICE.__init__(self, device_type, in_type, out_type)
-            return
         for role, kind in (("in", in_type), ("out", out_type)):
             if kind is None:
                 raise TypeError(f"{role}_type must be given: a socket type such as zmq.ROUTER")
@@ -237,6 +243,16 @@ class Device(zmq.devices.Device):
         self._random_addrs.append(f"{addr}:{port}")
         return port
 
+    def _asked_as(self, role: str, addr: Any) -> str:
+        """Return the address by which a bind was asked for, which may have been a wildcard."""
+        pairs = self._run.bound.get(role, ())
+        return next((asked for asked, real in pairs if addr in (asked, real)), addr)
+
+    def _plan_unbind(self, role: str, addr: str) -> None:
+        self._plans[role].unbind(addr)
+        if addr in self._held:
+            self._held.pop(addr).close()
+
     @property
     def endpoints(self) -> dict[str, list[str]]:
         """Where each socket is really bound, by role: wildcards and port 0 resolved.
@@ -271,25 +287,43 @@ class Device(zmq.devices.Device):
         for _, target, plan in plans:
             for addr in plan.connects:
                 target.connect(addr)
-        if self._run.sockets.keys() >= set(self._roles) and self._is_own_way():
-            self._run.on_ready()
         return made
-
-    def _is_own_way(self) -> bool:
-        """Tell whether a subclass relays in its own way, and so cannot say when it does."""
-        return type(self).run_device is not Device.run_device
 
     def _setup_sockets(self) -> Any:
         self._context = self.context_factory()
         return tuple(self._open("in", "out"))
 
-    def _says_when_ready(self) -> bool:
-        """Tell whether `run_device` leads to sockets of this class's making.
+    def _note_sockets(self, sockets: Any) -> None:
+        """Know the sockets by their roles, whoever made them, and the relay that comes to them."""
+        run = self._run
+        for role, target in zip(self._roles, sockets if isinstance(sockets, tuple) else ()):
+            run.sockets.setdefault(role, target)
+        for role, target in run.sockets.items():
+            address = last_endpoint(target)
+            run.bound.setdefault(role, [(address, address)] if address else [])
+            run.handles.append(int(target.underlying))
+            _relay.expect(run.handles[-1], self._adopt)
 
-        A subclass may run anything; one that never comes here is ready when it begins.
+    def _adopt(self, relay: Relay) -> None:
+        with self._lock:
+            self._run.relay = relay
+            if self._run.stop is not None:
+                relay.stop(*self._run.stop)
+        self._run.has_relay.set()
+
+    def _sets_up(self) -> bool:
+        """Tell whether running leads to `_setup_sockets`, as it does unless a subclass replaces it.
+
+        A subclass may run anything; one that makes no sockets here is ready when it begins.
         """
-        code = getattr(type(self).run_device, "__code__", None)
-        return code is not None and not {"_setup_sockets", "run_device"}.isdisjoint(code.co_names)
+        for name in ("run", "run_device"):
+            code = getattr(inspect.unwrap(getattr(type(self), name)), "__code__", None)
+            names = set(code.co_names) if code is not None else set()
+            if "_setup_sockets" in names:
+                return True
+            if names.isdisjoint(("run", "run_device")):
+                return False
+        return True
 
     def _close_sockets(self) -> None:
         """Close the sockets that this device made."""
@@ -305,15 +339,13 @@ class Device(zmq.devices.Device):
 
     def run_device(self) -> None:
         """Make the sockets and relay, in a way that subclasses may replace; `start` runs it."""
+        self._run.makes_relay = True
         ins, outs, *others = self._setup_sockets()
         capture = others[0] if others else None
         control = others[1] if len(others) > 1 else None
         relay = Relay(ins, outs, capture, control=control, **self._relay_options())
         with self._lingering():
-            with self._lock:
-                self._run.relay = relay
-                if self._run.stop is not None:
-                    relay.stop(*self._run.stop)
+            self._adopt(relay)
             logger.info("%s relays: %s", self.name, self._run.endpoints())
             self._run.on_ready()
             relay.run()
@@ -326,14 +358,17 @@ class Device(zmq.devices.Device):
         the option cannot be set any more. So it is 0 while the device runs; a device that ends
         otherwise gives its sockets back their own before it closes them.
         """
-        waiting = [s for s in self._sockets if s.getsockopt(zmq.LINGER) == -1]
-        for target in waiting:
-            target.setsockopt(zmq.LINGER, 0)
-        self._run.lingers = [(target, -1) for target in waiting]
+        for target in self._sockets:
+            self._hold_linger(target)
         try:
             yield
         finally:
             self._restore_lingers()
+
+    def _hold_linger(self, target: zmq.Socket[Any]) -> None:
+        if target.getsockopt(zmq.LINGER) == -1:
+            target.setsockopt(zmq.LINGER, 0)
+            self._run.lingers.append((target, -1))
 
     def _restore_lingers(self) -> None:
         for target, linger in self._run.lingers:
@@ -342,6 +377,32 @@ class Device(zmq.devices.Device):
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
                     raise
+
+    def _launch(self) -> None:
+        """Run where the device is to run, and say when it does, whatever a subclass makes of it."""
+        self._run.thread = threading.get_ident()
+        setup = self._setup_sockets
+
+        def noted() -> Any:
+            sockets = setup()
+            self._note_sockets(sockets)
+            if not self._run.makes_relay:
+                # A subclass relays in its own way. What it calls does not say when it has begun.
+                self._run.on_ready()
+            return sockets
+
+        of_instance = self.__dict__.get("_setup_sockets")
+        self.__dict__["_setup_sockets"] = noted
+        try:
+            if not self._sets_up():
+                self._run.on_ready()
+            self.run()
+        finally:
+            del self.__dict__["_setup_sockets"]
+            if of_instance is not None:
+                self.__dict__["_setup_sockets"] = of_instance
+            if self._running:  # a subclass's own run()
+                self._end()
 
     def run(self) -> None:
         """Run in this thread until the end. The end of the context is a clean one.
@@ -352,8 +413,6 @@ class Device(zmq.devices.Device):
             self._begin()
         self._run.thread = threading.get_ident()
         try:
-            if not self._says_when_ready():
-                self._run.on_ready()
             self.run_device()
         except zmq.ZMQError as error:
             if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
@@ -390,6 +449,9 @@ class Device(zmq.devices.Device):
             if relay is not None:
                 self._last = relay.statistics()
             self._running = False
+        self._run.has_relay.set()
+        for handle in self._run.handles:
+            _relay.expect(handle, None)
         try:
             self._close_sockets()
         finally:
@@ -413,7 +475,7 @@ class Device(zmq.devices.Device):
             If it is running already.
         """
         self._begin()
-        self.run()
+        self._launch()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the device has ended, and raise what ended it.
@@ -452,17 +514,6 @@ class Device(zmq.devices.Device):
 
     # Control
 
-    def _current_relay(self) -> Relay | None:
-        """Return the relay of this run, also when a subclass calls one of zdev's functions."""
-        if self._run.relay is not None:
-            return self._run.relay
-        for target in self._sockets:
-            if not target.closed:
-                relay = _relay.holder(int(target.underlying))
-                if relay is not None:
-                    return relay
-        return None
-
     def _ask(self, verb: str, *args: Any) -> Any:
         """Have the running device do something; from any thread."""
         return self._perform(verb, *args)
@@ -472,16 +523,21 @@ class Device(zmq.devices.Device):
         if verb == "stop":
             self._perform_stop(*args)
             return None
-        relay = self._current_relay()
+        # A subclass that calls one of zdev's functions has made its sockets and is about to.
+        self._run.has_relay.wait(PATIENCE)
+        relay = self._run.relay
         if relay is None:
-            raise RuntimeError(f"{self.name} is not relaying; start it first")
+            raise RuntimeError(
+                f"{self.name} has no relay of zdev's to ask: it has ended, or its run_device does "
+                "not call zdev.proxy or one of its kin, or super().run_device()"
+            )
         if verb == "configure":
             return relay.call(lambda: self._apply(*args))
         return getattr(relay, verb)()
 
     def _perform_stop(self, drain: float | None) -> None:
         with self._lock:
-            relay = self._current_relay()
+            relay = self._run.relay
             if relay is None:
                 self._run.stop = (drain,)
                 return
@@ -492,7 +548,11 @@ class Device(zmq.devices.Device):
         target = self._run.sockets[role]
         bound = self._run.bound.setdefault(role, [])
         if verb == "setsockopt":
-            return set_option(target, *args, **kwargs)
+            set_option(target, *args, **kwargs)
+            if zmq.LINGER in (args[:1] or kwargs.values()):
+                self._run.lingers = [pair for pair in self._run.lingers if pair[0] is not target]
+                self._hold_linger(target)
+            return None
         if verb == "bind":
             addr = args[0] if args else kwargs["addr"]
             bound.append((addr, bind(target, addr)))
@@ -572,6 +632,3 @@ class Device(zmq.devices.Device):
     def _await_end(self, timeout: float | None) -> bool:
         """Wait for the end; tell whether it came."""
         return self._ended.wait(timeout)
-
-
-PYZMQ_DEVICE = Device.__mro__[1]

@@ -11,12 +11,9 @@ from typing import Any
 import zmq.devices
 import zmq.devices.basedevice
 
-from .base import Device
+from .base import PATIENCE, Device
 
 __all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice", "running", "watch_main"]
-
-# Seconds that an exit waits for what should be quick.
-PATIENCE = 2.0
 
 running: set[BackgroundDevice] = set()
 """A running device is kept alive, as its thread would, and stopped when the interpreter exits."""
@@ -80,12 +77,10 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
 
         def run() -> None:
             try:
-                self.run()
+                self._launch()
             except BaseException as error:  # raised by start or join
                 self.exception = error
             finally:
-                if self._running:  # a subclass's own run()
-                    self._end()
                 running.discard(self)
                 ready.set()
 

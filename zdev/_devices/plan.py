@@ -162,6 +162,7 @@ def hold_random_port(
     # libzmq knows what an interface is: a name, a number, or *.
     with zmq.Context() as context, context.socket(zmq.PUSH) as probe:
         probe.linger = 0
+        probe.ipv6 = "[" in addr
         probe.bind(f"{addr}:*")
         endpoint = last_endpoint(probe)
     host = endpoint.partition("://")[2].rpartition(":")[0].strip("[]")

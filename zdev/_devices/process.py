@@ -7,6 +7,7 @@ ended, and in between replies to what the parent asks, which is what `Device._pe
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -77,7 +78,9 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         _parent_ends.add(self._link)
         running.add(self)
         try:
-            self.launcher = self._launch_class(target=_child, args=(self, other, os.getpid()))
+            self.launcher = self._launch_class(
+                target=functools.partial(_child, self, other, os.getpid())
+            )
             self.launcher.name = self.name
             self.launcher.daemon = self.daemon
             self.launcher.start()
@@ -229,12 +232,10 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     obey.daemon = True
     obey.start()
     try:
-        device.run()
+        device._launch()
     except BaseException as error:  # the parent raises it
         device.exception = error
     finally:
-        if device._running:  # a subclass's own run()
-            device._end()
         if device._context is not None and not device._context.closed:
             # Give what is on its way to the peers a moment, but no more.
             device._context.destroy(linger=int(PATIENCE * 500))
