@@ -9,8 +9,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect what runs on another engine; tests that name no engine stay."""
 
     def engine(item: pytest.Item) -> str:
-        callspec = getattr(item, "callspec", None)
-        return str(callspec.params.get("engine", "cffi")) if callspec else "cffi"
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        return str(params.get("engine") or params.get("engine_name") or "cffi")
 
     others = [item for item in items if engine(item) != "cffi"]
     items[:] = [item for item in items if engine(item) == "cffi"]
