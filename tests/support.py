@@ -145,10 +145,9 @@ def wait_until(condition: Callable[[], Any], timeout: float = DEADLINE) -> Any:
 def fill(socket: zmq.Socket[bytes], message: bytes = b"full") -> int:
     """Send until the socket takes no more; return how many it took."""
     sent = 0
-    with contextlib.suppress(zmq.Again):
-        while True:
-            socket.send(message, zmq.DONTWAIT)
-            sent += 1
+    while socket.poll(0, zmq.POLLOUT):
+        socket.send(message, zmq.DONTWAIT)
+        sent += 1
     return sent
 
 

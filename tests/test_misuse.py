@@ -174,7 +174,7 @@ def test_a_closed_socket(engine: str, face: Face, role: str) -> None:
 @pytest.mark.parametrize("start", ["run", "step"])
 def test_a_socket_closed_before_the_start(engine: str, net: Network, role: str, start: str) -> None:
     face = Face("Relay", net)
-    sockets = {**face.good, "control": net.socket(zmq.PAIR)}
+    sockets: dict[str, Any] = {**face.good, "control": net.socket(zmq.PAIR)}
     relay = zdev.Relay(**sockets)
     sockets[role].close()
     for _ in range(2):
