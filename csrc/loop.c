@@ -77,6 +77,9 @@ direction_open (zdev_relay *self, zdev_direction *direction,
     direction->source = source;
     direction->destination = destination;
     direction->swap = swap;
+    direction->plain = destination && !swap && !self->capture
+                    && destination->type != TYPE_ROUTER
+                    && destination->type != TYPE_STREAM;
     direction->stage = STAGE_TAKING;
     zdev_frames_open (self, &direction->held);
     zdev_frames_open (self, &direction->copy);

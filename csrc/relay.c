@@ -146,54 +146,69 @@ zdev_frames_add (zdev_relay *self, zdev_frames *frames)
 }
 
 /*  ----------------------------------------------------------------------
-    Receive the frames of one message, or the rest of them. Returns 1 when the
-    message is whole, 0 when the source has nothing (more) now.
+    Take in the frames of one message, or the rest of them; rc is what
+    msg_recv returned for the next slot. Returns 1 when the message is whole, 0
+    when the source has nothing (more) now.
 
     libzmq delivers a message whole, so EAGAIN after the first frame is not to
     be expected; should it come, the frames wait here for the rest. When memory
     for one more frame is short, the message is read to its end and not kept:
     a peer that sends a million frames must not end the device.               */
 
-int
-zdev_frames_receive (zdev_relay *self, zdev_frames *frames, zdev_socket *source)
+static int
+frames_take (zdev_relay *self, zdev_frames *frames, zdev_socket *source, int rc)
 {
     for (;;) {
         zdev_msg *frame = frames_slot (frames);
-        int rc = self->zmq.msg_recv (frame, source->handle, FLAG_DONTWAIT);
-        if (rc < 0) {
+        if (rc >= 0) {
+            /*  zmq_msg_recv(3) gives the size, but no more than an int holds  */
+            size_t size = rc < INT_MAX ? (size_t) rc
+                                       : self->zmq.msg_size (frame);
+            if (frames->total < 2)
+                frames->head[frames->total] = size;
+            frames->total++;
+            frames->bytes += size;
+
+            if (!self->zmq.msg_more (frame)) {
+                if (!frames->short_of_memory)
+                    frames->count++;
+                return 1;
+            }
+            if (!frames->short_of_memory && !frames_grow (self, frames)) {
+                size_t total = frames->total;
+                uint64_t bytes = frames->bytes;
+                frames->count++;
+                zdev_frames_empty (self, frames);
+                frames->total = total;
+                frames->bytes = bytes;
+                frames->short_of_memory = 1;
+            }
+        }
+        else {
             int error = self->zmq.get_errno ();
-            if (error == EINTR)
-                continue;
             if (error == EAGAIN) {
                 source->settled = 1;
                 return 0;
             }
             if (error == ZDEV_EFSM)     /*  REQ, REP: not its turn             */
                 return 0;
-            return -error;
+            if (error != EINTR)
+                return -error;
         }
-        /*  zmq_msg_recv(3) gives the size, but no more than an int holds      */
-        size_t size = rc < INT_MAX ? (size_t) rc : self->zmq.msg_size (frame);
-        if (frames->total < 2)
-            frames->head[frames->total] = size;
-        frames->total++;
-        frames->bytes += size;
-
-        if (!self->zmq.msg_more (frame)) {
-            if (!frames->short_of_memory)
-                frames->count++;
-            return 1;
-        }
-        if (!frames->short_of_memory && !frames_grow (self, frames)) {
-            size_t total = frames->total;
-            uint64_t bytes = frames->bytes;
-            frames->count++;
-            zdev_frames_empty (self, frames);
-            frames->total = total;
-            frames->bytes = bytes;
-            frames->short_of_memory = 1;
-        }
+        rc = self->zmq.msg_recv (frames_slot (frames), source->handle,
+                                 FLAG_DONTWAIT);
     }
+}
+
+/*  ----------------------------------------------------------------------
+    Receive one message, or the rest of it; returns as frames_take does.      */
+
+int
+zdev_frames_receive (zdev_relay *self, zdev_frames *frames, zdev_socket *source)
+{
+    int rc = self->zmq.msg_recv (frames_slot (frames), source->handle,
+                                 FLAG_DONTWAIT);
+    return frames_take (self, frames, source, rc);
 }
 
 /*  ----------------------------------------------------------------------
@@ -251,6 +266,17 @@ frames_send_lost (zdev_relay *self, zdev_chunk *chunk, size_t place,
 }
 
 /*  ----------------------------------------------------------------------
+    What it means that the first frame was not sent.                          */
+
+static inline int
+refusal (int error)
+{
+    if (error == EAGAIN || error == ZDEV_EFSM)
+        return SEND_REFUSED;
+    return error == EHOSTUNREACH ? SEND_UNROUTABLE : -error;
+}
+
+/*  ----------------------------------------------------------------------
     Send the frames as one message; with swap, the second before the first.
     Unless it is SEND_REFUSED or fails at the first frame, none is left.
 
@@ -268,13 +294,8 @@ zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
     to->settled = 0;
     int error = frame_send (self, &chunk->frame[at], to,
                             count > 1 ? FLAG_SNDMORE : 0);
-    if (error) {
-        if (error == EAGAIN || error == ZDEV_EFSM)
-            return SEND_REFUSED;
-        if (error == EHOSTUNREACH)
-            return SEND_UNROUTABLE;
-        return -error;
-    }
+    if (error)
+        return refusal (error);
     int rc = SEND_DONE;
     size_t place = 0;
     for (size_t sent = 1; sent < count; sent++) {
@@ -394,8 +415,37 @@ discard (zdev_relay *self, zdev_direction *direction, uint64_t *counter)
 }
 
 /*  ----------------------------------------------------------------------
-    Take what is held a step further. Returns 1 when the direction is free for
-    the next message, 0 when it must wait.                                    */
+    Act on what became of the held message when it was sent. Returns 1 when the
+    direction is free for the next one, 0 when it must wait.                  */
+
+static int
+conclude (zdev_relay *self, zdev_direction *direction, int rc, uint64_t frames,
+          uint64_t bytes)
+{
+    zdev_counters *counters = &direction->counters;
+    switch (rc) {
+        case SEND_DONE:
+            break;
+        case SEND_REFUSED:
+            return 0;
+        case SEND_UNROUTABLE:
+            return discard (self, direction, &counters->unroutable);
+        case SEND_LOST:
+            return discard (self, direction, &counters->dropped);
+        default:
+            if (direction->held.count == 0)
+                discard (self, direction, &counters->dropped);
+            return rc;
+    }
+    counters->messages_sent++;
+    counters->frames_sent += frames;
+    counters->bytes_sent += bytes;
+    direction->stage = self->capture ? STAGE_COPY : STAGE_TAKING;
+    return self->capture ? copy_send (self, direction) : 1;
+}
+
+/*  ----------------------------------------------------------------------
+    Take what is held a step further; returns as conclude does.               */
 
 static int
 deliver (zdev_relay *self, zdev_direction *direction)
@@ -403,42 +453,20 @@ deliver (zdev_relay *self, zdev_direction *direction)
     zdev_counters *counters = &direction->counters;
     zdev_frames *held = &direction->held;
 
-    if (direction->stage == STAGE_HELD) {
-        if (!direction->destination || held->short_of_memory)
-            return discard (self, direction, &counters->dropped);
-        if (!routable (direction))
-            return discard (self, direction, &counters->unroutable);
-        if (self->capture && !direction->copied)
-            copy_make (self, direction);
+    if (direction->stage == STAGE_COPY)
+        return copy_send (self, direction);
+    if (!direction->destination || held->short_of_memory)
+        return discard (self, direction, &counters->dropped);
+    if (!routable (direction))
+        return discard (self, direction, &counters->unroutable);
+    if (self->capture && !direction->copied)
+        copy_make (self, direction);
 
-        uint64_t frames = held->count;
-        uint64_t bytes = held->bytes;
-        int rc = zdev_frames_send (self, held, direction->destination,
-                                   direction->swap);
-        switch (rc) {
-            case SEND_DONE:
-                break;
-            case SEND_REFUSED:
-                return 0;
-            case SEND_UNROUTABLE:
-                return discard (self, direction, &counters->unroutable);
-            case SEND_LOST:
-                return discard (self, direction, &counters->dropped);
-            default:
-                if (held->count == 0)
-                    discard (self, direction, &counters->dropped);
-                return rc;
-        }
-        counters->messages_sent++;
-        counters->frames_sent += frames;
-        counters->bytes_sent += bytes;
-        if (!self->capture) {
-            direction->stage = STAGE_TAKING;
-            return 1;
-        }
-        direction->stage = STAGE_COPY;
-    }
-    return copy_send (self, direction);
+    uint64_t frames = held->count;
+    uint64_t bytes = held->bytes;
+    int rc = zdev_frames_send (self, held, direction->destination,
+                               direction->swap);
+    return conclude (self, direction, rc, frames, bytes);
 }
 
 /*  ----------------------------------------------------------------------
@@ -482,33 +510,79 @@ zdev_direction_retry (zdev_relay *self, zdev_direction *direction)
 }
 
 /*  ----------------------------------------------------------------------
-    Relay a burst at most. Returns how many messages moved.                   */
+    Enter the held message as received.                                       */
+
+static inline void
+enter (zdev_direction *direction)
+{
+    direction->counters.messages_received++;
+    direction->counters.frames_received += direction->held.total;
+    direction->counters.bytes_received += direction->held.bytes;
+    direction->stage = STAGE_HELD;
+}
+
+/*  ----------------------------------------------------------------------
+    Relay a burst at most. Returns how many messages moved.
+
+    A single frame that needs neither a copy nor a look at its address goes from
+    the one call straight into the other: bookkeeping would cost as much as the
+    calls themselves.                                                         */
 
 int
 zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
 {
     zdev_socket *source = direction->source;
+    zdev_socket *to = direction->destination;
+    zdev_frames *held = &direction->held;
+    zdev_msg *single = &held->first.frame[0];
     zdev_counters *counters = &direction->counters;
+    uint64_t singles = 0;
+    uint64_t bytes = 0;
     int moved = 0;
+    int rc = 1;
 
     if (direction->stage != STAGE_TAKING) {
-        int rc = zdev_direction_retry (self, direction);
+        rc = zdev_direction_retry (self, direction);
         if (rc <= 0)
             return rc;
         moved++;
     }
     while (!source->settled && moved < self->burst) {
-        int rc = zdev_frames_receive (self, &direction->held, source);
-        if (rc <= 0)
-            return rc < 0 ? rc : moved;
-        counters->messages_received++;
-        counters->frames_received += direction->held.total;
-        counters->bytes_received += direction->held.bytes;
-        direction->stage = STAGE_HELD;
-        moved++;
-        rc = deliver (self, direction);
-        if (rc <= 0)
-            return rc < 0 ? rc : moved;
+        rc = self->zmq.msg_recv (frames_slot (held), source->handle,
+                                 FLAG_DONTWAIT);
+        if (direction->plain && held->total == 0 && rc >= 0 && rc < INT_MAX
+        &&  !self->zmq.msg_more (single)) {
+            moved++;
+            to->settled = 0;
+            if (self->zmq.msg_send (single, to->handle, FLAG_DONTWAIT) >= 0) {
+                singles++;
+                bytes += (uint64_t) rc;
+                continue;
+            }
+            int error = self->zmq.get_errno ();
+            held->count = held->total = 1;
+            held->bytes = held->head[0] = (size_t) rc;
+            enter (direction);
+            rc = error == EINTR
+               ? deliver (self, direction)
+               : conclude (self, direction, refusal (error), 1, held->bytes);
+        }
+        else {
+            rc = frames_take (self, held, source, rc);
+            if (rc == 1) {
+                moved++;
+                enter (direction);
+                rc = deliver (self, direction);
+            }
+        }
+        if (rc != 1)
+            break;
     }
-    return moved;
+    counters->messages_received += singles;
+    counters->frames_received += singles;
+    counters->bytes_received += bytes;
+    counters->messages_sent += singles;
+    counters->frames_sent += singles;
+    counters->bytes_sent += bytes;
+    return rc < 0 ? rc : moved;
 }

@@ -71,6 +71,7 @@ typedef struct {
     zdev_msg prefix;
     int has_prefix;
     int swap;
+    int plain;                  /*  a single frame needs no look and no copy   */
     zdev_stage stage;
     int copied;                 /*  `copy` was made of what is held            */
     int doubtful;               /*  POLLOUT was shown, yet the send refused    */
