@@ -15,7 +15,7 @@ from typing import Callable
 import zmq
 
 import zdev
-from zdev import _demo, _engines, _libzmq
+from zdev import _demo, _engines, _exec, _libzmq
 
 __all__ = ["main"]
 
@@ -26,6 +26,8 @@ examples:
   zdev info                    which libzmq and which engine are in use, and why
   zdev demo                    relay lines of Python's own library, watch it, prove it
   zdev demo -n 500 README.md   the same with a text of yours
+  zdev exec program.py --port 5555   run a program that uses pyzmq's devices on zdev's
+  zdev exec -m package 5555          the same with a module
 """
 
 
@@ -41,16 +43,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 when all is well, 1 when the demo's proof fails, 2 for bad arguments, 130 after Ctrl-C.
+        Whatever a program run by ``exec`` raises or exits with is passed on.
 
     Raises
     ------
     SystemExit
         With 2 for arguments that argparse refuses, with 0 after ``--help`` and ``--version``.
     """
-    arguments = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    ours = len(given)
+    if given[:1] == ["exec"]:  # all behind the program's name is the program's
+        ours = 3 if given[1:2] == ["-m"] else 2
+    arguments = parser().parse_args(given[:ours])
+    arguments.rest = given[ours:]
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    if command is execute:
+        return command(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what it cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         status = command(arguments)
         sys.stdout.flush()
@@ -101,6 +111,18 @@ def parser() -> argparse.ArgumentParser:
         help="send N lines at most (default: %(default)s)",
     )
     command.set_defaults(command=demo)
+
+    command = commands.add_parser(
+        "exec",
+        help="run a program with zdev's devices in the place of pyzmq's",
+        description="Run a Python program, as it is, with zdev in the place of pyzmq's devices: "
+        "zmq.proxy, zmq.devices.ThreadProxy and all their kin.",
+        usage="zdev exec [-h] (-m MODULE | SCRIPT) [ARGUMENT ...]",
+    )
+    program = command.add_mutually_exclusive_group(required=True)
+    program.add_argument("-m", metavar="MODULE", dest="module", help="a module, as for python -m")
+    program.add_argument("script", metavar="SCRIPT", nargs="?", help="a file, as for python")
+    command.set_defaults(command=execute)
     return root
 
 
@@ -126,6 +148,19 @@ def demo(arguments: argparse.Namespace) -> int:
         print(f"zdev demo: error: {error}", file=sys.stderr)
         return 2
     return 0 if _demo.run(requests, sys.stdout) else 1
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run ``zdev exec``. What the program raises is left to Python, as without zdev."""
+    try:
+        if arguments.module is not None:
+            _exec.run_module(arguments.module, arguments.rest)
+        else:
+            _exec.run_script(arguments.script, arguments.rest)
+    except _exec.NoProgramError as error:
+        print(f"zdev exec: error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def info() -> int:
