@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import signal
 import socket
@@ -12,6 +13,11 @@ from types import FrameType
 from typing import Any, Callable
 
 __all__ = ["DeferredSignals", "Wakeup"]
+
+# A step looks at every signal's handler. signal's own functions make an enum of each answer, and
+# take most of a step's time; what they wrap does not.
+getsignal: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
+SIGNALS = tuple(int(number) for number in signal.valid_signals())
 
 Handler = Callable[[int, "FrameType | None"], Any]
 
@@ -55,6 +61,21 @@ class Wakeup:
             end.close()
 
 
+class Note:
+    """Stands in for a handler: notes the signal, or passes it on where that does no harm."""
+
+    def __init__(self, signals: DeferredSignals, handler: Handler) -> None:
+        self.signals = signals
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self.signals.active and not self.signals.is_handling(frame):
+            self.signals.note(self.handler, number)
+        else:
+            self.handler(number, frame)
+
+
 class DeferredSignals:
     """Lets signals wake a relay, and their Python handlers run where the relay says.
 
@@ -69,17 +90,19 @@ class DeferredSignals:
 
     def __init__(self, wakeup: Wakeup) -> None:
         self._wakeup = wakeup
-        self._active = False
         self._pending: deque[tuple[Handler, int]] = deque()
-        self._replaced: dict[int, tuple[Handler, Handler]] = {}
+        self._replaced: dict[int, Note] = {}
         self._set_wakeup_fd = False
+        self._delivering: FrameType | None = None
+        self.active = False
+        """Whether signals are noted."""
         self.owns_wakeup = True
         """Whether a signal wakes the relay at once; otherwise it must look now and then."""
 
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
             try:
-                self._active = True
+                self.active = True
                 self._replace()
                 # An event loop that has a wake-up descriptor of its own keeps it.
                 fd = self._wakeup.written_fd
@@ -93,52 +116,81 @@ class DeferredSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._active:
+        if self.active:
             self._end()
+
+    def note(self, handler: Handler, number: int) -> None:
+        """Let a handler run later."""
+        self._pending.append((handler, number))
+        self._wakeup.wake()
 
     def deliver(self) -> None:
         """Run the handlers of the signals that came; what one raises goes to the caller."""
+        self._delivering = sys._getframe()
         while self._pending:
             handler, number = self._pending.popleft()
             try:
-                # The frame that the signal met may be gone by now.
-                handler(number, sys._getframe())
+                handler(number, self._delivering)  # the frame that the signal met may be gone
             finally:
-                if self._active:
+                if self.active:
                     self._replace()  # it may have installed another one
+        self._delivering = None
+
+    def is_handling(self, frame: FrameType | None) -> bool:
+        """Tell whether a signal met a handler: it may interrupt that as it may anywhere else.
+
+        The frames know. A flag could be left behind wrong by a signal between two bytecodes.
+        """
+        while frame is not None:
+            caller = frame.f_back
+            if caller is not None and caller is self._delivering:
+                return frame.f_code is not DeferredSignals._replace.__code__
+            frame = caller
+        return False
 
     def _replace(self) -> None:
         """Let every handler wait."""
-        for each in signal.valid_signals():
-            handler = signal.getsignal(each)
-            if callable(handler) and handler is not self._replaced.get(each, (None,))[0]:
-                self._defer(each, handler)
-
-    def _defer(self, number: int, handler: Handler) -> None:
-        def note(number: int, frame: FrameType | None) -> None:
-            if self._active:
-                self._pending.append((handler, number))
-                self._wakeup.wake()
-            else:  # somebody kept it
-                handler(number, frame)
-
-        self._replaced[number] = (note, handler)
-        signal.signal(number, note)
+        for number in SIGNALS:
+            handler = getsignal(number)
+            if not callable(handler) or handler is self._replaced.get(number):
+                continue
+            if isinstance(handler, Note) and not handler.signals.active:
+                handler = handler.handler  # see _restore
+            self._replaced[number] = note = Note(self, handler)
+            signal.signal(number, note)
 
     def _end(self) -> None:
-        """Put everything back. A handler that is back may raise: then go on all the same."""
+        """Run what is noted, and put everything back, whatever is raised."""
         try:
+            self._deliver_all()
+        finally:
             if self._set_wakeup_fd:
                 signal.set_wakeup_fd(-1)
-                self._set_wakeup_fd = False
+            self.active = False
+            self._restore()
+
+    def _deliver_all(self) -> None:
+        """Run every handler, also if one raises."""
+        try:
+            self.deliver()
+        finally:
+            if self._pending:
+                self._deliver_all()
+
+    def _restore(self) -> None:
+        """Put the handlers back.
+
+        Those that are back may raise here. Should they do it again and again, a note may stay; it
+        passes its signals on, and goes away at the end of the next run.
+        """
+        try:
             # Ctrl-C last: of all handlers it is the likeliest to raise.
             for number in sorted(self._replaced, key=lambda number: number == signal.SIGINT):
-                note, handler = self._replaced[number]
-                if signal.getsignal(number) is note:
+                handler = self._replaced[number].handler
+                if getsignal(number) is self._replaced[number]:
                     signal.signal(number, handler)
                 del self._replaced[number]
-            self._active = False
             self.deliver()
         finally:
             if self._replaced or self._pending:
-                self._end()
+                self._restore()
