@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from zdev._relay import DEFAULT_BURST, Prefix, Relay
+from zdev._relay import DEFAULT_BURST, CapturePolicy, Prefix, Relay
 
 __all__ = ["device", "monitored_queue", "proxy", "proxy_steerable"]
 
@@ -41,7 +41,7 @@ def proxy(
     backend: zmq.Socket[Any],
     capture: zmq.Socket[Any] | None = None,
     *,
-    capture_policy: str = "block",
+    capture_policy: CapturePolicy = "block",
     burst: int = DEFAULT_BURST,
 ) -> int:
     """Relay between two sockets until their context is terminated; drop-in for ``zmq.proxy``.
@@ -123,7 +123,7 @@ def proxy_steerable(
     capture: zmq.Socket[Any] | None = None,
     control: zmq.Socket[Any] | None = None,
     *,
-    capture_policy: str = "block",
+    capture_policy: CapturePolicy = "block",
     burst: int = DEFAULT_BURST,
 ) -> int:
     """Relay as `proxy` does, under the commands of a control socket.
@@ -181,7 +181,7 @@ def monitored_queue(
     out_prefix: Prefix = b"out",
     *,
     control: zmq.Socket[Any] | None = None,
-    capture_policy: str = "block",
+    capture_policy: CapturePolicy = "block",
     burst: int = DEFAULT_BURST,
 ) -> int:
     """Relay between two sockets and show a third every message, with the side it came from.

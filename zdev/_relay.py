@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, Callable, Literal, TypeVar, Union
 
 import zmq
 
@@ -20,10 +20,11 @@ from zdev import _engines
 from zdev._contract import FINISHED, STEPPED, End, Settings, Statistics, raise_for
 from zdev._wakeup import DeferredSignals, Wakeup
 
-__all__ = ["DEFAULT_BURST", "Prefix", "Relay"]
+__all__ = ["DEFAULT_BURST", "CapturePolicy", "Prefix", "Relay"]
 
 T = TypeVar("T")
 Prefix = Union[bytes, bytearray, memoryview, str, None]
+CapturePolicy = Literal["block", "drop"]
 
 DEFAULT_BURST = 64
 MAX_BURST = 2**31 - 1
@@ -218,7 +219,7 @@ class Relay:
         in_prefix: Prefix = None,
         out_prefix: Prefix = None,
         control: zmq.Socket[Any] | None = None,
-        capture_policy: str = "block",
+        capture_policy: CapturePolicy = "block",
         burst: int = DEFAULT_BURST,
         swap: bool | None = None,
     ) -> None:

@@ -1,0 +1,284 @@
+"""The choice of the engine, what it says when one cannot be had, and the modules' order."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import graphlib
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import zmq
+
+import zdev
+from zdev import _engines, _libzmq
+
+from .support import Network, available_engines, python, running
+
+PYPY = platform.python_implementation() == "PyPy"
+ENGINES = (
+    ["cffi", "cffi-abi", "ctypes", "pyzmq"] if PYPY else ["cffi", "ctypes", "cffi-abi", "pyzmq"]
+)
+PACKAGE = Path(zdev.__file__).parent
+
+SHOW = "import zdev; print(zdev.engine)"
+# Ways to make an engine, or what it needs, missing; each to be run before zdev is imported.
+NO_EXTENSION = "import sys; sys.modules['zdev._engines._c'] = None"
+# ... but for pyzmq itself, which on PyPy is made with cffi
+NO_CFFI = "import sys, zmq; sys.modules['cffi'] = None"
+NO_CFFI_AT_ALL = "import sys; sys.modules['cffi'] = sys.modules['_cffi_backend'] = None"
+NO_CTYPES = "import sys; sys.modules['zdev._engines.via_ctypes'] = None"
+# pyzmq's extension is taken for another file: as if its libzmq hid its symbols, or it had gone
+EXTENSION = "import sys, zmq.backend; name = zmq.backend.Socket.__module__; " + (
+    "name = 'zmq.backend.cffi._cffi'; " if PYPY else ""
+)
+HIDDEN = EXTENSION + "sys.modules[name].__file__ = 'libc.so.6'"
+GONE = EXTENSION + "sys.modules[name].__file__ = '/nonexistent/zmq.so'"
+NAMELESS = EXTENSION + "sys.modules[name].__file__ = None"
+OLD = "import zmq; zmq.zmq_version_info = lambda: (4, 0, 5); zmq.zmq_version = lambda: '4.0.5'"
+
+
+def chosen(run: subprocess.CompletedProcess[str]) -> str:
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout.strip()
+
+
+def complaint(run: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line of a traceback."""
+    assert run.returncode == 1
+    assert run.stdout == ""
+    return run.stderr.strip().splitlines()[-1]
+
+
+# The choice
+
+
+def test_all_engines_are_tested_where_it_counts() -> None:
+    """A user's machine may lack some; the gate's may not."""
+    available = available_engines()
+    assert set(available) <= set(ENGINES)
+    assert "pyzmq" in available
+    if os.environ.get("CI"):
+        assert available == ENGINES
+
+
+def test_the_order_is_that_of_speed() -> None:
+    assert list(_engines.NAMES) == ENGINES
+
+
+def test_an_engine_is_loaded_once() -> None:
+    for name in available_engines():
+        assert _engines.load(name) is _engines.load(name)
+        assert _engines.load(name).name == name
+
+
+def test_the_best_is_chosen() -> None:
+    best = available_engines()[0]
+    assert chosen(python(SHOW)) == best
+    assert chosen(python(SHOW, ZDEV_ENGINE="")) == best
+
+
+ROUNDTRIP = """
+import zmq, zdev, threading
+context = zmq.Context()
+front, back = context.socket(zmq.REP), context.socket(zmq.REQ)
+client, worker = context.socket(zmq.REQ), context.socket(zmq.REP)
+front.bind("inproc://front"); back.bind("inproc://back")
+client.connect("inproc://front"); worker.connect("inproc://back")
+relay = zdev.Relay(front, back)
+thread = threading.Thread(target=relay.run)
+thread.start()
+client.send(b"request"); worker.recv(); worker.send(b"reply")
+assert client.recv() == b"reply"
+relay.stop()
+thread.join()
+context.destroy(linger=0)
+print(zdev.engine)
+"""
+
+
+@pytest.mark.parametrize("name", available_engines())
+def test_each_can_be_forced(name: str) -> None:
+    assert chosen(python(ROUNDTRIP, ZDEV_ENGINE=name)) == name
+
+
+@pytest.mark.parametrize("name", ["nonsense", "CFFI", "cffi,ctypes"])
+def test_no_other_can_be_forced(name: str) -> None:
+    said = complaint(python(SHOW, ZDEV_ENGINE=name))
+    assert said.startswith("zdev._engines.EngineUnavailableError: ")
+    assert f"ZDEV_ENGINE={name} cannot be had: there is no engine {name!r}." in said
+    assert f"The engines are {', '.join(ENGINES)}; without ZDEV_ENGINE" in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ([NO_EXTENSION], ENGINES[1]),
+        ([NO_CFFI], "cffi"),
+        ([NO_EXTENSION, NO_CFFI], "ctypes"),
+        ([NO_EXTENSION, NO_CTYPES], "cffi-abi"),
+        ([NO_EXTENSION, NO_CFFI, NO_CTYPES], "pyzmq"),
+        ([HIDDEN], "pyzmq"),
+        ([GONE], "pyzmq"),
+        ([NAMELESS], "pyzmq"),
+        ([OLD], "pyzmq"),
+        pytest.param(
+            [NO_CFFI_AT_ALL],
+            "ctypes",
+            marks=pytest.mark.skipif(PYPY, reason="PyPy's cffi is part of it, and pyzmq needs it"),
+        ),
+    ],
+)
+def test_the_next_best_is_chosen(missing: list[str], expected: str) -> None:
+    assert chosen(python("\n".join([*missing, ROUNDTRIP]))) == expected
+
+
+@pytest.mark.parametrize(
+    ("missing", "forced", "words"),
+    [
+        (NO_EXTENSION, "cffi", "extension is missing; reinstall zmq-devices with a C compiler"),
+        (NO_CFFI, "cffi-abi", "the package cffi is missing; run pip install cffi"),
+        (HIDDEN, "cffi", "does not lead to zmq_errno: its libzmq hides it"),
+        (HIDDEN, "ctypes", "does not lead to zmq_errno: its libzmq hides it"),
+        (GONE, "cffi-abi", "extension /nonexistent/zmq.so cannot be opened"),
+        (NAMELESS, "cffi", "names no file"),
+        (OLD, "ctypes", "libzmq 4.0.5 is too old: the loop needs 4.1; upgrade pyzmq"),
+    ],
+)
+def test_why_one_cannot_be_forced(missing: str, forced: str, words: str) -> None:
+    said = complaint(python(f"{missing}\n{SHOW}", ZDEV_ENGINE=forced))
+    assert said.startswith(f"zdev._engines.EngineUnavailableError: ZDEV_ENGINE={forced} cannot be")
+    assert words in said
+    assert ", ".join(ENGINES) in said
+
+
+def test_the_pyzmq_engine_needs_nothing() -> None:
+    missing = [NO_EXTENSION, NO_CFFI, NO_CTYPES, HIDDEN, ROUNDTRIP]
+    assert chosen(python("\n".join(missing), ZDEV_ENGINE="pyzmq")) == "pyzmq"
+
+
+def test_an_unavailable_engine_is_an_import_error() -> None:
+    assert issubclass(zdev.EngineUnavailableError, ImportError)
+    with pytest.raises(zdev.EngineUnavailableError, match="there is no engine 'x'"):
+        _engines.load("x")
+
+
+# Side by side
+
+
+def test_engines_work_side_by_side(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relays of every engine in a line, at the same time."""
+    names = available_engines() * 2
+    first = net.bound(zmq.PULL)
+    source, front = net.peer(first, zmq.PUSH), first
+    relays = []
+    for name in names:
+        monkeypatch.setattr(_engines, "current", _engines.load(name))
+        back = net.bound(zmq.PUSH)
+        relays.append(zdev.Relay(front, back))
+        front = net.peer(back, zmq.PULL)
+    messages = [[b"%d" % i, b"", b"x" * i] for i in range(100)]
+    with contextlib.ExitStack() as stack:
+        for relay in relays:
+            stack.enter_context(running(relay))
+        for message in messages:
+            source.send_multipart(message)
+        assert [front.recv_multipart() for _ in messages] == messages
+    assert len({relay.statistics() for relay in relays}) == 1
+
+
+def test_libzmq_is_pyzmqs_own() -> None:
+    found = _libzmq.find()
+    assert found.version == zmq.zmq_version_info()
+    assert set(found.addresses) == set(_libzmq.FUNCTIONS)
+    assert os.path.isfile(found.path)
+    assert "zmq" in os.path.basename(found.path)
+
+
+# Modules
+
+
+def module_of(path: Path) -> str:
+    parts = ("zdev", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str) -> set[str]:
+    """Return which modules of ours a module names in an import, anywhere in it."""
+    path = SOURCES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: None if node.level < 2 else 1 - node.level]
+            base = (
+                ".".join([*parents, node.module or ""]).rstrip(".") if node.level else node.module
+            )
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in SOURCES else str(base))
+    return (found & SOURCES.keys()) - {module}
+
+
+def test_imports_have_no_cycles() -> None:
+    graph = {module: imports(module) for module in SOURCES}
+    assert graph["zdev._engines.via_ctypes"] >= {"zdev._engines.loop", "zdev._contract"}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(order) == set(SOURCES)
+
+
+def test_imports_point_one_way() -> None:
+    layers = ["_contract", "_libzmq", "_engines", "_relay", "_functions"]
+    for above, layer in enumerate(layers):
+        modules = [module for module in SOURCES if module.startswith(f"zdev.{layer}")]
+        allowed = tuple(f"zdev.{name}" for name in [*layers[: above + 1], "_wakeup"])
+        for module in modules:
+            assert all(each.startswith(allowed) for each in imports(module)), module
+
+
+# Without zdev/__init__.py, which imports all of them, each must find what it needs.
+ALONE = """
+import importlib, sys, types
+for module in {modules}:
+    for name in [each for each in sys.modules if each.startswith("zdev")]:
+        if not name.endswith("._c"):
+            del sys.modules[name]
+    package = sys.modules["zdev"] = types.ModuleType("zdev")
+    package.__path__ = [{path!r}]
+    importlib.import_module(module)
+    print(module)
+"""
+
+
+def test_each_module_imports_alone() -> None:
+    modules = [module for module in SOURCES if module not in ("zdev", "zdev.__main__")]
+    code = ALONE.format(modules=modules, path=str(PACKAGE))
+    assert chosen(python(code)).split() == modules
+
+
+def test_an_import_starts_nothing() -> None:
+    code = """
+import threading, os
+before = threading.active_count(), len(os.listdir("/dev/fd"))
+import zmq
+imported = len(os.listdir("/dev/fd"))
+import zdev
+assert threading.active_count() == before[0]
+assert len(os.listdir("/dev/fd")) == imported
+assert zmq.Context._instance is None
+"""
+    assert chosen(python(code)) == ""
+
+
+def test_all_that_is_exported_is_there() -> None:
+    assert sorted(zdev.__all__) == zdev.__all__ or len(set(zdev.__all__)) == len(zdev.__all__)
+    assert all(hasattr(zdev, name) for name in zdev.__all__)
+    assert chosen(python("from zdev import *; print(engine)")) == zdev.engine
