@@ -17,7 +17,7 @@ from typing import Any, Callable, Literal, TypeVar, Union
 import zmq
 
 from zdev import _engines
-from zdev._contract import FINISHED, STEPPED, End, Settings, Statistics, raise_for
+from zdev._contract import FINISHED, STEPPED, WOKEN, End, Settings, Statistics, raise_for
 from zdev._wakeup import DeferredSignals, Wakeup
 
 __all__ = ["DEFAULT_BURST", "CapturePolicy", "Prefix", "Relay"]
@@ -45,6 +45,10 @@ CONTROLS = {
 
 # Milliseconds between looks at what is parked, while draining.
 DRAIN_TICK = 20
+
+# Seconds without a message after which a drain is over: libzmq's threads may have some in hand that
+# no socket shows yet.
+DRAIN_QUIET = 0.1
 
 NOW = -math.inf
 
@@ -253,6 +257,8 @@ class Relay:
         self._loop = _engines.current.loop(settings)
         self._pid = os.getpid()
         self._stop_at: float | None = None  # of time.monotonic; None: not to stop
+        self._dry_since = NOW  # likewise: a drain has taken nothing more
+        self._taken = -1
         # Who has the loop: the thread that runs it, or that makes an idle relay do something.
         # Reentrant, since a signal handler may come while its own thread is inside.
         self._free = threading.Condition(threading.RLock())
@@ -365,16 +371,19 @@ class Relay:
         """
         with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
+            code = WOKEN
             while True:
                 self._attend(signals)
                 wait = self._until_stop(timeout)
                 if wait is None:
                     return
+                if code == STEPPED and wait == 0:
+                    wait = self._quiet_timeout()
                 code = self._loop.run(wait)
                 if code == FINISHED:
                     return
                 raise_for(code)
-                self._end_drain(code)
+                self._end_drain(code, DRAIN_QUIET)
 
     def step(self) -> int | None:
         """Relay what is there, a burst per direction at most, without blocking.
@@ -400,7 +409,7 @@ class Relay:
                 return None
             code = self._loop.run(0)
             raise_for(code)
-            self._end_drain(code)
+            self._end_drain(code, 0)
             if code == FINISHED or self._until_stop(0) is None:
                 return None
             return max(code - STEPPED, 0)
@@ -430,10 +439,25 @@ class Relay:
         # A step tells whether anything is left; what is parked wants a wait.
         return min(math.ceil(left * 1000), DRAIN_TICK) if self._parked() else 0
 
-    def _end_drain(self, code: int) -> None:
-        """End a drain with a step that found nothing to do."""
-        if code == STEPPED and self._stop_at is not None and not self._parked():
+    def _end_drain(self, code: int, quiet: float) -> None:
+        """End a drain that has found nothing to do for so many seconds."""
+        if self._stop_at is None:
+            return
+        now = time.monotonic()
+        there, back, _ = self._loop.statistics()
+        taken = there.messages_received + back.messages_received
+        parked = self._parked()
+        if taken != self._taken or parked:
+            self._taken, self._dry_since = taken, now
+        if code == STEPPED and not parked and now >= self._dry_since + quiet:
             self._stop_at = NOW
+
+    def _quiet_timeout(self) -> int:
+        """Return for how many milliseconds a drain that found nothing waits for more."""
+        left = self._dry_since + DRAIN_QUIET - time.monotonic()
+        if self._stop_at is not None:
+            left = min(left, self._stop_at - time.monotonic())
+        return max(math.ceil(left * 1000), 1)
 
     # Control
 
@@ -445,10 +469,13 @@ class Relay:
         Parameters
         ----------
         drain : float, optional
-            Go on for at most so many seconds, until nothing is left to relay; this ends a pause.
-            By default, what is parked is tried once more and the rest stays in the sockets.
+            Go on for at most so many seconds, until nothing has been left to relay for a moment;
+            this ends a pause. It does not unbind: libzmq would cut the peers off, with what they
+            have sent. By default, what is parked is tried once more and the rest stays in the
+            sockets.
         """
         self._check_process()
+        self._taken = -1
         self._stop_at = NOW if drain is None else time.monotonic() + drain
         self._wakeup.wake()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
 
@@ -18,7 +20,9 @@ from zdev import _relay
 from zdev._contract import Statistics
 from zdev._relay import Relay
 
-from .plan import SocketPlan, bind, hold_random_port, last_endpoint, set_option
+from .latch import Latch
+from .plan import SocketPlan, bind, hold_random_port, last_endpoint, set_linger, set_option
+from .release import await_unbound, end_context
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec, Self
@@ -40,7 +44,6 @@ def on(
 
     @functools.wraps(verb)
     def method(self: Device, *args: P.args, **kwargs: P.kwargs) -> None:
-        self._notice()
         plan: Callable[[], None] = functools.partial(verb, self._plans[role], *args, **kwargs)
         if verb.__name__ == "unbind":
             plan = functools.partial(self._plan_unbind, role, self._asked_as(role, *args, **kwargs))
@@ -61,7 +64,6 @@ def random_port_on(role: str) -> Callable[..., int]:
     """Make the method of a device that binds its socket of that role to a random port."""
 
     def method(self: Device, addr: str, *args: int, **kwargs: int) -> int:
-        self._notice()
         if self._running:
             port: int = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
             self._plans[role].bind(f"{addr}:{port}")
@@ -120,11 +122,17 @@ class Run:
         self.bound: dict[str, list[tuple[str, str]]] = {}
         self.lingers: list[tuple[zmq.Socket[Any], int]] = []
         self.stop: tuple[float | None] | None = None  # asked for before there was a relay
+        self.drain_until: float | None = None  # of time.monotonic
         self.makes_relay = False  # this class's own run_device is at work
-        self.has_relay = threading.Event()  # or ended without one
+        self.has_relay = Latch()  # or ended without one
         self.handles: list[int] = []
         self.thread = threading.get_ident()
+        self.worker: threading.Thread | None = None  # to be joined once it has ended
+        self.ready = Latch()  # or ended without
+        self.ended = Latch()
         self.on_ready: Callable[[], None] = lambda: None
+        self.has_process = False  # all to itself
+        self.log: Callable[..., None] = logger.log
 
     def endpoints(self) -> dict[str, list[str]]:
         return {role: [real for _, real in pairs] for role, pairs in self.bound.items()}
@@ -165,6 +173,7 @@ class Device(zmq.devices.Device):
     context_factory: Callable[[], zmq.Context[Any]] = zmq.Context.instance
 
     _roles: ClassVar[tuple[str, ...]] = ("in", "out")
+    _in_background: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -182,8 +191,6 @@ class Device(zmq.devices.Device):
         self.out_type = cast("int", out_type)
         self.name = name or f"{type(self).__name__}-{id(self):x}"
         self.daemon = True
-        self.done = False
-        self.exception: BaseException | None = None
         self._plans = {role: SocketPlan() for role in self._roles}
         self._held: dict[str, socket.socket] = {}
         self._random_addrs: list[str] = []
@@ -192,9 +199,10 @@ class Device(zmq.devices.Device):
     def _never_started(self) -> None:
         """Be as never started."""
         self._lock = threading.RLock()
-        self._ended = threading.Event()
         self._running = False
         self._started = False
+        self.done = False
+        self.exception: BaseException | None = None
         self._run = Run()
         self._sockets: list[zmq.Socket[Any]] = []
         self._context: Any = None
@@ -202,8 +210,9 @@ class Device(zmq.devices.Device):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what lives in one process only."""
-        left = ("_lock", "_ended", "_running", "_started", "_run", "_sockets", "_context", "_last")
-        return {key: value for key, value in self.__dict__.items() if key not in left}
+        blank = Device.__new__(type(self))
+        blank._never_started()
+        return {key: value for key, value in self.__dict__.items() if key not in vars(blank)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._never_started()
@@ -283,7 +292,8 @@ class Device(zmq.devices.Device):
         for role, target, plan in plans:
             bound = self._run.bound.setdefault(role, [])
             for addr in plan.binds:
-                bound.append((addr, bind(target, addr, self._held.pop(addr, None))))
+                bound.append((addr, bind(target, addr, self._held.get(addr))))
+                self._held.pop(addr, None)
         for _, target, plan in plans:
             for addr in plan.connects:
                 target.connect(addr)
@@ -346,9 +356,16 @@ class Device(zmq.devices.Device):
         relay = Relay(ins, outs, capture, control=control, **self._relay_options())
         with self._lingering():
             self._adopt(relay)
-            logger.info("%s relays: %s", self.name, self._run.endpoints())
-            self._run.on_ready()
+            self._say_ready()
             relay.run()
+
+    def _say_ready(self) -> None:
+        """Tell whoever starts the device that it relays."""
+        run = self._run
+        if not run.ready.is_set():
+            run.log(logging.INFO, "%s relays, bound to %s", self.name, run.endpoints())
+            run.ready.set()
+            run.on_ready()
 
     @contextlib.contextmanager
     def _lingering(self) -> Iterator[None]:
@@ -388,20 +405,24 @@ class Device(zmq.devices.Device):
             self._note_sockets(sockets)
             if not self._run.makes_relay:
                 # A subclass relays in its own way. What it calls does not say when it has begun.
-                self._run.on_ready()
+                self._say_ready()
             return sockets
 
         of_instance = self.__dict__.get("_setup_sockets")
         self.__dict__["_setup_sockets"] = noted
         try:
             if not self._sets_up():
-                self._run.on_ready()
+                self._say_ready()
             self.run()
+        except BaseException as error:
+            if self._running:  # a subclass's own run()
+                self._fail(error)
+            raise
         finally:
             del self.__dict__["_setup_sockets"]
             if of_instance is not None:
                 self.__dict__["_setup_sockets"] = of_instance
-            if self._running:  # a subclass's own run()
+            if self._running:
                 self._end()
 
     def run(self) -> None:
@@ -415,19 +436,26 @@ class Device(zmq.devices.Device):
         try:
             self.run_device()
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
+            if error.errno not in (zmq.ETERM, zmq.ENOTSOCK) or self._misses_start():
                 self._fail(error)
                 raise
-            logger.info("%s ends with its context", self.name)
+            self._run.log(logging.INFO, "%s ends with its context", self.name)
         except BaseException as error:
             self._fail(error)
             raise
         finally:
             self._end()
 
+    def _misses_start(self) -> bool:
+        """Tell whether somebody waits for a start that is not to be."""
+        return False
+
     def _fail(self, error: BaseException) -> None:
+        """Keep what ended the device. What start() raises need not be shown besides."""
         self.exception = error
-        logger.error("%s failed: %s", self.name, error)
+        seen = self._misses_start() or not self._in_background
+        level = logging.INFO if seen else logging.ERROR
+        self._run.log(level, "%s failed: %s: %s", self.name, type(error).__name__, error)
 
     def _begin(self) -> None:
         """Start a run, or say that there is one."""
@@ -435,30 +463,66 @@ class Device(zmq.devices.Device):
             if self._running:
                 raise RuntimeError(f"{self.name} is running already; stop it first")
             self._running = self._started = True
-            self._ended.clear()
             self._run = Run()
             self._last = None
             self.done = False
             self.exception = None
-        logger.debug("%s starts", self.name)
 
     def _end(self) -> None:
-        """End a run, however it went."""
+        """End a run where it relayed, however it went."""
+        run = self._run
         with self._lock:
-            relay, self._run.relay = self._run.relay, None
-            if relay is not None:
-                self._last = relay.statistics()
-            self._running = False
-        self._run.has_relay.set()
-        for handle in self._run.handles:
+            relay, run.relay = run.relay, None
+        run.has_relay.set()
+        for handle in run.handles:
             _relay.expect(handle, None)
         try:
-            self._close_sockets()
+            if relay is None:
+                self._let_go()
+            else:
+                # So nobody else is at the sockets meanwhile, in a call that came too late.
+                relay.call(self._let_go)
+                self._last = relay.statistics()
         finally:
             self._release_held()
+            self._finish()
+
+    def _let_go(self) -> None:
+        """Close the sockets, and the context if it is the device's own; free their addresses."""
+        run = self._run
+        left = 0.0 if run.drain_until is None else max(run.drain_until - time.monotonic(), 0.0)
+        own = self._owns_context()
+        with contextlib.suppress(zmq.ZMQError):  # the context is terminated: nothing lingers
+            for target in self._sockets:
+                set_linger(target, left, PATIENCE / 2 if own else None)
+        endpoints = run.endpoints()
+        for role, addresses in endpoints.items():
+            for address in addresses:
+                if address.startswith("inproc:"):  # others are unbound as they are closed
+                    with contextlib.suppress(zmq.ZMQError):
+                        run.sockets[role].unbind(address)
+        self._close_sockets()
+        if own:
+            end_context(self._context, max(left, PATIENCE / 2), run.has_process)
+        await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
+
+    def _owns_context(self) -> bool:
+        """Tell whether nobody else can have the context: a class makes a new one each time."""
+        return self._run.has_process or isinstance(self.context_factory, type)
+
+    def _finish(self) -> None:
+        """Tell everybody that the run is over."""
+        run = self._run
+        run.log(logging.INFO, "%s has ended", self.name)
+        with self._lock:
+            self._no_more_running()
             self.done = True
-            self._ended.set()
-            logger.info("%s ended", self.name)
+            self._running = False
+        run.ended.set()
+        run.ready.set()
+
+    def _no_more_running(self) -> None:
+        """Forget what was noted for the time of the run."""
 
     def _release_held(self) -> None:
         while self._held:
@@ -495,9 +559,6 @@ class Device(zmq.devices.Device):
         self._check_started()
         if self._await_end(timeout) and self.exception is not None:
             raise self.exception
-
-    def _notice(self) -> None:
-        """Take in what became of the device meanwhile, where that is not known at once."""
 
     def _check_started(self) -> None:
         if not self._started:
@@ -537,9 +598,11 @@ class Device(zmq.devices.Device):
 
     def _perform_stop(self, drain: float | None) -> None:
         with self._lock:
-            relay = self._run.relay
+            run = self._run
+            run.drain_until = None if drain is None else time.monotonic() + drain
+            relay = run.relay
             if relay is None:
-                self._run.stop = (drain,)
+                run.stop = (drain,)
                 return
         relay.stop(drain)
 
@@ -594,7 +657,6 @@ class Device(zmq.devices.Device):
             If it was never started.
         """
         self._check_started()
-        self._notice()
         if self._running:
             counts: Statistics = self._ask("statistics")
             return counts
@@ -620,10 +682,10 @@ class Device(zmq.devices.Device):
         TimeoutError
             If it has not ended by then.
         """
-        self._notice()
-        if not self._running:
+        if not self._started:
             return
-        self._ask("stop", drain)
+        if self._running:
+            self._ask("stop", drain)
         if self._run.thread == threading.get_ident():
             return  # a signal handler, or a call, of the device itself
         if not self._await_end(timeout):
@@ -631,4 +693,9 @@ class Device(zmq.devices.Device):
 
     def _await_end(self, timeout: float | None) -> bool:
         """Wait for the end; tell whether it came."""
-        return self._ended.wait(timeout)
+        run = self._run
+        if not run.ended.wait(timeout):
+            return False
+        if run.worker is not None and run.worker is not threading.current_thread():
+            run.worker.join(PATIENCE)
+        return True

@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import multiprocessing.util  # noqa: F401 - its exit handler must be older than ours, and so run later
+import multiprocessing.util
+import os
 import threading
-from typing import Any
+import time
+import traceback
+from typing import Any, ClassVar
 
 import zmq.devices
 import zmq.devices.basedevice
 
 from .base import PATIENCE, Device
 
-__all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice", "running", "watch_main"]
+__all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice"]
 
-running: set[BackgroundDevice] = set()
+_running: set[BackgroundDevice] = set()
 """A running device is kept alive, as its thread would, and stopped when the interpreter exits."""
+
+_of_parents: list[Any] = []
+"""What a fork left here of its parent's devices. It is never touched: it was caught in the act."""
+
+_watcher: threading.Thread | None = None
 
 
 def _stop_all(devices: list[BackgroundDevice]) -> None:
+    """Stop devices at the exit, which goes on whatever becomes of them."""
     for device in devices:
-        with contextlib.suppress(Exception):  # the exit goes on; the device has logged it
-            device.stop(timeout=PATIENCE)
+        with contextlib.suppress(Exception):
+            device._ask("stop", None)
+    deadline = time.monotonic() + PATIENCE
+    for device in devices:
+        with contextlib.suppress(Exception):
+            device.stop(timeout=max(deadline - time.monotonic(), 0))
 
 
-@atexit.register
-def _stop_at_exit() -> None:
-    _stop_all(list(running))
+def _stop_when_the_rest_ends() -> None:
+    """Stop the devices whose threads are no daemons, for which the exit would wait.
 
-
-def _stop_when_main_ends() -> None:
-    """Stop the devices whose threads are no daemons, for which the exit would wait."""
+    As for daemons, the time has come when no other thread is left for which it waits.
+    """
     threading.main_thread().join()
-    _stop_all([device for device in list(running) if not device.daemon])
+    while True:
+        devices = [device for device in list(_running) if not device.daemon]
+        ours = {device._run.worker for device in devices}
+        others = [t for t in threading.enumerate() if not t.daemon and t not in ours]
+        others = [t for t in others if t is not threading.main_thread()]
+        if not others:
+            return _stop_all(devices)
+        others[0].join()
 
 
-_watch_lock = threading.Lock()
-_watching = False
+def _watch() -> None:
+    global _watcher  # noqa: PLW0603 - once a process
+    if _watcher is None:
+        _watcher = threading.Thread(target=_stop_when_the_rest_ends, name="zdev-exit", daemon=True)
+        _watcher.start()
 
 
-def watch_main() -> None:
-    global _watching  # noqa: PLW0603 - once a process
-    with _watch_lock:
-        if not _watching:
-            _watching = True
-            threading.Thread(target=_stop_when_main_ends, name="zdev-exit", daemon=True).start()
+_exit_of: int | None = None
+
+
+def _stop_at_exit() -> None:
+    """Stop what runs before `multiprocessing` waits for it, here and in its own processes."""
+    global _exit_of  # noqa: PLW0603 - once a process
+    if _exit_of != os.getpid():
+        _exit_of = os.getpid()
+        multiprocessing.util.Finalize(None, lambda: _stop_all(list(_running)), exitpriority=1000)
+
+
+def _after_fork() -> None:
+    """Have none of the parent's devices in a fork."""
+    global _watcher  # noqa: PLW0603 - once a process
+    _watcher = None
+    for device in list(_running):
+        _of_parents.append((device._run, device._sockets, device._context))
+        device._never_started()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
@@ -53,6 +90,35 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
 
     launcher: Any = None
     _launch_class: Any = None
+    _in_background: ClassVar[bool] = True
+
+    def _begin(self) -> None:
+        super()._begin()
+        _running.add(self)
+        _stop_at_exit()
+
+    def _no_more_running(self) -> None:
+        _running.discard(self)
+
+    def _misses_start(self) -> bool:
+        return not self._run.ready.is_set()
+
+    def _make_launcher(self, target: Any) -> None:
+        self.launcher = self._launch_class(target=target)
+        self.launcher.name = self.name
+        self.launcher.daemon = self.daemon
+
+    def _await_ready(self) -> None:
+        """Return when the device relays, or raise what prevented it."""
+        try:
+            self._run.ready.wait()
+        except BaseException:  # Ctrl-C
+            with contextlib.suppress(TimeoutError):
+                self.stop(timeout=PATIENCE)
+            raise
+        if self.exception is not None:
+            self._await_end(None)
+            raise self.exception
 
 
 class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
@@ -72,39 +138,23 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
             If the device is running already.
         """
         self._begin()
-        ready = threading.Event()
-        self._run.on_ready = ready.set
-
-        def run() -> None:
-            try:
-                self._launch()
-            except BaseException as error:  # raised by start or join
-                self.exception = error
-            finally:
-                running.discard(self)
-                ready.set()
-
-        running.add(self)
-        if not self.daemon:
-            watch_main()
-        self.launcher = self._launch_class(target=run)
-        self.launcher.name = self.name
-        self.launcher.daemon = self.daemon
         try:
+            self._make_launcher(self._run_in_thread)
+            self._run.worker = self.launcher
+            if not self.daemon:
+                _watch()
             self.launcher.start()
-        except BaseException:
-            running.discard(self)
+        except BaseException as error:
+            self._run.worker = None
+            self._fail(error)
             self._end()
             raise
-        try:
-            ready.wait()
-        except BaseException:  # Ctrl-C
-            self.stop()
-            raise
-        if self.exception is not None:
-            self.launcher.join()
-            raise self.exception
+        self._await_ready()
 
-    def _await_end(self, timeout: float | None) -> bool:
-        self.launcher.join(timeout)
-        return not self.launcher.is_alive()
+    def _run_in_thread(self) -> None:
+        try:
+            self._launch()
+        except BaseException as error:  # raised by start or join
+            self.exception = error
+            # Nobody keeps sockets and relays by keeping the error.
+            traceback.clear_frames(error.__traceback__)

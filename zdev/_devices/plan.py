@@ -9,7 +9,15 @@ from typing import Any, cast
 
 import zmq
 
-__all__ = ["BindError", "SocketPlan", "bind", "hold_random_port", "last_endpoint", "set_option"]
+__all__ = [
+    "BindError",
+    "SocketPlan",
+    "bind",
+    "hold_random_port",
+    "last_endpoint",
+    "set_linger",
+    "set_option",
+]
 
 # Socket.bind_to_random_port's own, in pyzmq.
 MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
@@ -108,6 +116,19 @@ class SocketPlan:
 def set_option(target: zmq.Socket[Any], opt: int, value: Any) -> None:
     """Set one option; pyzmq's documentation sets them to ``str``, which pyzmq does not take."""
     target.setsockopt(opt, value.encode() if isinstance(value, str) else value)
+
+
+def set_linger(target: zmq.Socket[Any], least: float, most: float | None) -> None:
+    """Give unsent messages at least so many seconds; where they have for ever, no more than most.
+
+    What is set at all is set at the last moment, when the socket is about to be closed.
+    """
+    linger = cast("int", target.getsockopt(zmq.LINGER))
+    if linger < 0:
+        if most is not None:
+            target.setsockopt(zmq.LINGER, int(max(least, most) * 1000))
+    elif linger < least * 1000:
+        target.setsockopt(zmq.LINGER, int(least * 1000))
 
 
 def last_endpoint(target: zmq.Socket[Any]) -> str:

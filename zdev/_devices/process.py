@@ -8,27 +8,90 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
-import time
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, Callable
+from typing import Any
 
 import zmq
 import zmq.devices
 
-from .base import Device
-from .launchers import PATIENCE, BackgroundDevice, running
+from .base import Device, Run
+from .latch import Latch
+from .launchers import PATIENCE, BackgroundDevice
 
 __all__ = ["ProcessDevice"]
 
-_parent_ends: set[Connection] = set()
-"""What a forked child must close: while it held one, its sibling would not see our end."""
+# Which thread forks to hand the end of a link over. All other forks close what they inherit: while
+# they held an end, the other one would not be told when its process is gone.
+_ends: dict[Connection, int] = {}
+
+_launching = threading.RLock()
+"""Held while both ends of a link are here, lest the next process inherits them."""
+
+
+def _after_fork() -> None:
+    global _launching  # noqa: PLW0603 - its owner is not here
+    _launching = threading.RLock()
+    for end, thread in list(_ends.items()):
+        if thread != threading.get_ident():
+            del _ends[end]
+            end.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Reply(Latch):
+    """What the child replies: whether it did as asked, and the result or the error."""
+
+    outcome: tuple[bool, Any] | None = None  # None: it has ended
+
+
+class Link:
+    """The parent's end: asks, and tells the replies apart by their numbers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._replies: dict[int, Reply] = {}
+        self._numbers = itertools.count()
+        self._sending = threading.RLock()
+
+    def ask(self, verb: str, args: tuple[Any, ...]) -> Reply:
+        """Ask for something; the reply comes in time, or the link's end."""
+        number = next(self._numbers)
+        reply = self._replies[number] = Reply()
+        try:
+            with self._sending:
+                self.connection.send((number, verb, args))
+        except OSError:
+            reply.set()
+        except BaseException:
+            del self._replies[number]
+            raise
+        return reply
+
+    def take(self, number: int, outcome: tuple[bool, Any]) -> None:
+        """Take a reply."""
+        reply = self._replies.pop(number)
+        reply.outcome = outcome
+        reply.set()
+
+    def close(self) -> None:
+        """Close it; there will be no more replies."""
+        _ends.pop(self.connection, None)
+        with self._sending:
+            self.connection.close()
+        for reply in list(self._replies.values()):
+            reply.set()
 
 
 class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
@@ -43,18 +106,11 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
 
     def _never_started(self) -> None:
         super()._never_started()
-        self._link: Connection | None = None
-        self._ready = False
-        # Whoever waits for the child reads what it says; the others wait for the reader.
-        self._heard = threading.Condition(self._lock)
-        self._reader: int | None = None
-        self._asking = threading.RLock()
-        self._reply: tuple[bool, Any] | None = None
+        self._link: Link | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        for key in ("_link", "_ready", "_heard", "_reader", "_asking", "_reply", "launcher"):
-            state.pop(key, None)
+        state.pop("launcher", None)
         return state
 
     # The parent's end
@@ -70,177 +126,207 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         RuntimeError
             If the device is running already.
         """
-        self._notice()
         self._begin()
-        self._run.thread = -1  # none of this process
-        self._ready = False
-        self._link, other = multiprocessing.Pipe()
-        _parent_ends.add(self._link)
-        running.add(self)
+        run = self._run
         try:
-            self.launcher = self._launch_class(
-                target=functools.partial(_child, self, other, os.getpid())
-            )
-            self.launcher.name = self.name
-            self.launcher.daemon = self.daemon
-            self.launcher.start()
-        except BaseException:
-            self._process_ended(None, None)
+            link = self._launch_process()
+        except BaseException as error:
+            self._fail(error)
+            self._release_held()
+            self._finish()
             raise
-        finally:
-            other.close()
+        run.worker = threading.Thread(
+            target=self._listen, args=(run, link, self.launcher), name=self.name, daemon=True
+        )
+        run.worker.start()
+        with self._lock:
+            self._link = link
+            if run.stop is not None:
+                link.ask("stop", run.stop)
+        run.thread = -1  # none of this process
         try:
-            self._wait_for(lambda: self._ready)
-        except BaseException:  # Ctrl-C
-            self.stop()
+            self._await_ready()
+        except BaseException:
+            popen = getattr(self.launcher, "_popen", None)
+            if popen is not None and run.ended.is_set():
+                popen.close()  # it keeps a descriptor, for others to wait on; there are none
             raise
         self._release_held()  # the child has its own
-        if self.exception is not None:
-            raise self.exception
 
-    def _wait_for(self, satisfied: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Hear the child until this holds or the device has ended; False if time ran out."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        me = threading.get_ident()
-        with self._heard:
-            while self._running and not satisfied():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left < 0:
-                    return False
-                before = self._reader
-                if before not in (None, me):
-                    self._heard.wait(left)
-                    continue
-                assert self._link is not None  # noqa: S101 - the device is running
-                self._reader = me
-                self._heard.release()
-                try:
-                    wait([self._link], left)
-                finally:
-                    self._heard.acquire()
-                    self._reader = before
-                    self._heard.notify_all()
-                self._hear(0)
-        return True
+    def _launch_process(self) -> Link:
+        with _launching:
+            ours, theirs = multiprocessing.Pipe()
+            _ends[ours], _ends[theirs] = -1, threading.get_ident()
+            try:
+                self._make_launcher(functools.partial(_child, self, theirs, os.getpid()))
+                self.launcher.start()
+            except BaseException:
+                del _ends[ours]
+                ours.close()
+                raise
+            finally:
+                del _ends[theirs]
+                theirs.close()
+        return Link(ours)
 
-    def _hear(self, timeout: float | None) -> None:
-        """Take in what the child has said."""
-        with self._heard:
-            while self._running and self._link is not None:
-                try:
-                    if not self._link.poll(timeout):
-                        return
-                    tag, *rest = self._link.recv()
-                except (EOFError, OSError):
-                    self.launcher.join()
-                    died = f"the process of {self.name} died with exit code "
-                    self._process_ended(RuntimeError(f"{died}{self.launcher.exitcode}"), None)
-                    return
+    def _listen(self, run: Run, link: Link, launcher: Any) -> None:
+        """Take in what the child says, until it has ended. Runs in a thread of the parent."""
+        told = False
+        try:
+            while not told:
+                ready = wait([link.connection, launcher.sentinel])
+                if link.connection not in ready and not link.connection.poll():
+                    break
+                tag, *rest = link.connection.recv()
                 if tag == "end":
-                    self.launcher.join()
-                    self._process_ended(*rest)
+                    told = True
+                    self.exception, self._last = _from_child(rest[0]), rest[1]
                 elif tag == "ready":
-                    self._run.bound, self._ready = rest[0], True
+                    run.bound = rest[0]
+                    self._say_ready()
                 else:
-                    *self._reply, self._run.bound = rest
-
-    def _process_ended(self, error: BaseException | None, last: Any) -> None:
-        assert self._link is not None  # noqa: S101 - it was started
-        _parent_ends.discard(self._link)
-        self._link.close()
-        self._link = None
-        self._end()
-        self.exception, self._last = error, last
-        running.discard(self)
+                    number, outcome, run.bound = rest
+                    done, value = outcome
+                    link.take(number, (done, value if done else _from_child(value)))
+        except (EOFError, OSError):
+            pass
+        finally:
+            if not told:
+                launcher.join(PATIENCE)
+                launcher.kill()
+            launcher.join()
+            if not told:
+                died = f"the process of {self.name} died with exit code {launcher.exitcode}"
+                self.exception = RuntimeError(died)
+            if self.exception is not None:
+                self._fail(self.exception)
+            with self._lock:
+                self._link = None
+            link.close()
+            self._release_held()
+            self._finish()
 
     def _ask(self, verb: str, *args: Any) -> Any:
         """Have the child do something; its error is raised here."""
-        with self._asking:
-            self._reply = None
-            self._wait_for(lambda: self._ready)
-            if self._link is not None:
-                with contextlib.suppress(OSError):  # it has ended; that will be heard
-                    self._link.send((verb, *args))
-                self._wait_for(lambda: self._reply is not None)
-            if self._reply is None:
-                if verb == "stop":
-                    return None
-                raise RuntimeError(f"{self.name} has ended; start it again first")
-            done, value = self._reply
-            if not done:
-                raise value
-            return value
-
-    def _await_end(self, timeout: float | None) -> bool:
-        return self._wait_for(lambda: False, timeout)
+        run = self._run
+        if verb != "stop":
+            run.ready.wait()
+        with self._lock:
+            link = self._link
+            if link is None:
+                run.stop = args
+        reply = Reply() if link is None else link.ask(verb, args)
+        if verb == "stop":
+            return None
+        if link is not None:
+            reply.wait()
+        if reply.outcome is None:
+            raise RuntimeError(f"{self.name} has ended; start it again first")
+        done, value = reply.outcome
+        if not done:
+            raise value
+        return value
 
     def stop(self, drain: float | None = None, timeout: float | None = None) -> None:
         try:
             super().stop(drain, timeout)
         except TimeoutError:
-            self.launcher.kill()
-            self._await_end(None)
+            with _launching:
+                self.launcher.kill()
+            self._await_end(PATIENCE)
             raise
 
     stop.__doc__ = (Device.stop.__doc__ or "").replace(
         "If it has not ended by then.", "If it has not ended by then; its process is killed."
     )
 
-    def _notice(self) -> None:
-        self._hear(0)
 
-    @property
-    def done(self) -> bool:
-        """Whether the device has ended."""
-        self._notice()
-        return self._done
+def _to_parent(error: BaseException | None) -> tuple[bytes | None, str] | None:
+    """Prepare an error for the way to another process, which some cannot take."""
+    if error is None:
+        return None
+    likeness = f"{type(error).__name__}: {error}"
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)  # noqa: S301 - our own
+    except Exception:
+        return None, likeness
+    return pickled, likeness
 
-    @done.setter
-    def done(self, done: bool) -> None:
-        self._done = done
 
-    @property
-    def exception(self) -> BaseException | None:
-        """What ended the device, if it was an error."""
-        self._notice()
-        return self._exception
-
-    @exception.setter
-    def exception(self, exception: BaseException | None) -> None:
-        self._exception = exception
+def _from_child(sent: tuple[bytes | None, str] | None) -> BaseException | None:
+    """Return the error, or its likeness if it cannot be had here."""
+    if sent is None:
+        return None
+    pickled, likeness = sent
+    if pickled is not None:
+        with contextlib.suppress(Exception):
+            error: BaseException = pickle.loads(pickled)  # noqa: S301 - from our own child
+            return error
+    return RuntimeError(likeness)
 
 
 # The child's end
 
 
+class Stopped(BaseException):
+    """Ends what a subclass runs instead of one of zdev's relays."""
+
+
 def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     """Run a device in its own process."""
-    for inherited in _parent_ends:
-        inherited.close()
-    _parent_ends.clear()
-    running.clear()
+    if _ends.pop(link, None) is not None:
+        _forget_listeners({link.fileno(), *(held.fileno() for held in device._held.values())})
     device._never_started()
     device._begin()
+    run = device._run
+    run.has_process = True
+    run.log = lambda *_: None  # the parent does, whose log is set up
+    run.on_ready = lambda: _tell(link, "ready", run.bound)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         device._perform("stop", None)
+        if _goes_its_own_way(run):
+            raise Stopped
 
+    # Where the parent's event loop would hear of our signals
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    device._run.on_ready = lambda: _tell(link, "ready", device._run.bound)
     obey = threading.Thread(target=_obey, args=(device, link, parent), name="zdev-parent")
     obey.daemon = True
     obey.start()
-    try:
+    with contextlib.suppress(BaseException):  # it is in device.exception
         device._launch()
-    except BaseException as error:  # the parent raises it
-        device.exception = error
-    finally:
-        if device._context is not None and not device._context.closed:
-            # Give what is on its way to the peers a moment, but no more.
-            device._context.destroy(linger=int(PATIENCE * 500))
-        _tell(link, "end", _portable(device.exception), device._last)
-    sys.exit(0 if device.exception is None else 1)
+    error = None if isinstance(device.exception, Stopped) else device.exception
+    _tell(link, "end", _to_parent(error), device._last)
+    sys.exit(0 if error is None else 1)
+
+
+def _forget_listeners(kept: set[int]) -> None:
+    """Let the parent's listening sockets go, lest their ports stay taken when it closes them.
+
+    A null device takes their places: descriptors do not change their meaning under their owners.
+    """
+    with contextlib.suppress(OSError):
+        default, null = socket.getdefaulttimeout(), os.open(os.devnull, os.O_RDWR)
+        socket.setdefaulttimeout(None)  # with one, to look at a socket would change it
+        try:
+            for fd in {int(name) for name in os.listdir("/dev/fd")} - kept:
+                with contextlib.suppress(OSError):
+                    inherited = socket.socket(fileno=fd)
+                    listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                    inherited.detach()
+                    if listens:
+                        os.dup2(null, fd)
+        finally:
+            socket.setdefaulttimeout(default)
+            os.close(null)
+
+
+def _goes_its_own_way(run: Run) -> bool:
+    """Tell whether a subclass runs something that a relay's stop cannot end."""
+    return run.ready.is_set() and not run.makes_relay and not run.has_relay.is_set()
 
 
 def _tell(link: Connection, *message: Any) -> None:
@@ -249,46 +335,30 @@ def _tell(link: Connection, *message: Any) -> None:
         link.send(message)
 
 
-def _portable(error: BaseException | None) -> BaseException | None:
-    """Return the error, or its likeness if it cannot be sent to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
 def _obey(device: ProcessDevice, link: Connection, parent: int) -> None:
     """Do what the parent asks, until it ends; then end too. Runs in a thread of the child."""
     ends: list[Any] = [link]
     # Where a process can be waited for, its end is seen even if another process holds our link.
     with contextlib.suppress(AttributeError, OSError):
         ends.append(os.pidfd_open(parent))
-    look_after = None if len(ends) > 1 else PATIENCE / 4
+    main = threading.main_thread().ident
     while True:
-        ready = wait(ends, look_after)
-        if link in ready:
-            try:
-                verb, *args = link.recv()
-            except (EOFError, OSError):
-                break
-            try:
-                reply = (True, device._perform(verb, *args))
-            except Exception as error:
-                reply = (False, _portable(error))
-            _tell(link, "reply", *reply, device._run.bound)
-        elif ready or not _alive(parent):
+        ready = wait(ends)
+        if link not in ready:
             break
+        try:
+            number, verb, args = link.recv()
+        except (EOFError, OSError):
+            break
+        try:
+            outcome = True, device._perform(verb, *args)
+        except Exception as error:
+            outcome = False, _to_parent(error)
+        _tell(link, "reply", number, outcome, device._run.bound)
+        if verb == "stop" and _goes_its_own_way(device._run) and main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)
     with contextlib.suppress(Exception):
         device._perform("stop", None)
-    # What a subclass runs may not notice; but an orphan must not live.
-    if not device._ended.wait(PATIENCE / 4):
-        os._exit(1)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True
+    # Nothing may hold an orphan up: neither what a subclass runs nor what is still to be sent.
+    threading.Event().wait(PATIENCE / 4)
+    os._exit(1)
