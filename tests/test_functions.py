@@ -72,7 +72,8 @@ def test_arguments_are_those_of_pyzmq_and_keywords_of_its_own(name: str) -> None
     same = ours[: len(theirs)]
     assert [p.name for p in same] == [p.name for p in theirs]
     assert [p.kind for p in same] == [p.kind for p in theirs]
-    assert [p.default for p in same] == [p.default for p in theirs]
+    if name != "device":  # before pyzmq 26, its backend had a default that crashed
+        assert [p.default for p in same] == [p.default for p in theirs]
     assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
     assert all(p.default is not p.empty for p in ours[len(theirs) :])
 
