@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 import struct
 from collections import deque
-from typing import Any, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
 Frames = Sequence[bytes]
 

@@ -24,7 +24,8 @@ import ctypes
 import errno
 import select
 from collections import deque
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple
 
 import zmq
 
@@ -46,6 +47,11 @@ MAX_IDLE_POLLS = 4
 MAX_CALLS = 5000
 
 WAKEUP_FD = 1
+
+# Tables that may still be called: PyPy frees a loop when it likes, and the table must outlive it.
+_in_use: set[ScriptedLibzmq] = set()
+# Those whose messages were all closed. They go a little later: the last close must return first.
+_done: list[ScriptedLibzmq] = []
 
 # Types that lose a message rather than refuse it, and types whose first frame is an address.
 LOSSY = {Type.ROUTER, Type.REP, Type.PUB, Type.XPUB, Type.XSUB}
@@ -401,6 +407,11 @@ class ScriptedLibzmq:
 
     def engine(self, name: str) -> Any:
         """Return the engine of that name, over this table."""
+        while _done:
+            table = _done.pop()
+            if table.all_closed:
+                _in_use.discard(table)
+        _in_use.add(self)
         if name == "cffi":
             from zdev._engines.compiled import CompiledEngine
 
@@ -445,7 +456,7 @@ class ScriptedLibzmq:
                     return function(*arguments)
                 except Failure as error:
                     self._errno = error.number
-                except BaseException as error:  # noqa: BLE001 - nothing may cross into C
+                except BaseException as error:
                     self.violations.append(f"{type(error).__name__}: {error}")
                     self._errno = ENOTSOCK
                 return failure
@@ -561,6 +572,8 @@ class ScriptedLibzmq:
     def _msg_close(self, address: int) -> int:
         self._message(address)
         del self._messages[address]
+        if not self._messages:
+            _done.append(self)
         ctypes.memset(address, 0xFF, MESSAGE_SIZE)
         return 0
 
@@ -572,12 +585,12 @@ class ScriptedLibzmq:
         if flags != DONTWAIT:
             raise Violation(f"receive with flags {flags}")
 
-        def receive() -> bytes:
+        def receive() -> tuple[Any, ...]:
             frame, incoming = socket.receive()
-            self._messages[address] = Message(frame, incoming)
-            return frame
+            self._messages[address] = message = Message(frame, incoming)
+            return (frame, "more") if message.more else (frame,)
 
-        frame = self._call("recv", socket, (), receive)
+        frame, *_ = self._call("recv", socket, (), receive)
         self._idle_polls = 0
         return len(frame)
 
@@ -618,7 +631,7 @@ class ScriptedLibzmq:
             return self._call_poll(fds, timeout)
         except Failure:
             return None
-        except BaseException as error:  # noqa: BLE001 - as it is for the C loop
+        except BaseException as error:
             self.violations.append(f"{type(error).__name__}: {error}")
             return None
 

@@ -7,21 +7,28 @@ model has it, and the loop must never block while something could move.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Iterator
 
 import pytest
 
 from zdev._contract import FINISHED, WOKEN
 
 from .model import CANNOT_SEND, Device, Fate, ordered
-from .schedules import CASES, Bench, Case, compare, copy_of, predict
+from .schedules import (
+    CASES,
+    ENGINES,
+    THROTTLED,
+    Bench,
+    Case,
+    assert_same_calls,
+    check_accounts,
+    check_freed,
+    compare,
+    copy_of,
+    predict,
+)
 from .scripted import EAGAIN, EFSM, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
-from .support import available_engines
-
-# pyzmq's own calls cannot be scripted.
-ENGINES = [name for name in available_engines() if name != "pyzmq"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Fault:
         return f"{errno_name(self.error)} at call {self.number}: {self.call}"
 
 
-def faults(base: Bench) -> Iterator[Fault]:
+def faults(trace: list[Call]) -> Iterator[Fault]:
     """Yield every error that any call could have given."""
-    for number, call in enumerate(base.libzmq.trace):
+    for number, call in enumerate(trace):
         for error in call.errors:
             if error == ENOTSOCK and call.socket != "capture":
                 continue  # it does what ETERM does
@@ -51,9 +58,9 @@ class Story:
     """What the calls of an undisturbed run were about."""
 
     def __init__(self, base: Bench) -> None:
+        self.case = base.case
         self.trace = base.libzmq.trace
         self.device, self.answers = predict(base.case)
-        self.swap = base.case.swap
         self.capture = base.sockets["capture"].arrived if base.case.capture is not None else []
         self.ways = {
             base.sockets["frontend"].name: self.device.out_in,
@@ -78,7 +85,7 @@ class Story:
 
     def message(self, socket: str, number: int) -> tuple[bytes, ...]:
         """Return, as it came in, the message that the socket was to accept next at that call."""
-        return tuple(ordered(self.ways[socket].sent[self.accepted(socket, number)], self.swap))
+        return tuple(ordered(self.ways[socket].sent[self.accepted(socket, number)], self.case.swap))
 
     def copied(self, place: int) -> tuple[bytes, ...]:
         """Return the message whose copy was the capture's so manieth."""
@@ -88,7 +95,7 @@ class Story:
             for frames in way.sent
             if copy_of(way, frames) == self.capture[place]
         )
-        return tuple(ordered(frames, self.swap))
+        return tuple(ordered(frames, self.case.swap))
 
     def delivered(self, number: int) -> tuple[bytes, ...]:
         """Return the message whose delivery ended last before that call."""
@@ -114,10 +121,9 @@ def is_last(send: Call) -> bool:
     return len(send.asked) == 1
 
 
-def effect(base: Bench, fault: Fault) -> tuple[Device, list[list[bytes]]]:
+def effect(story: Story, fault: Fault) -> tuple[Device, list[list[bytes]]]:
     """Return what the model makes of an error that does not end the relay."""
-    case, call, number, error = base.case, fault.call, fault.number, fault.error
-    story = Story(base)
+    case, call, number, error = story.case, fault.call, fault.number, fault.error
     refused = call.name == "send" and error in (EAGAIN, EHOSTUNREACH)
     middle = story.is_middle(number)
     place = story.accepted(call.socket, number)
@@ -129,13 +135,14 @@ def effect(base: Bench, fault: Fault) -> tuple[Device, list[list[bytes]]]:
     if call.socket == "capture" and error == ENOTSOCK:
         captured = {story.copied(n) for n in range(place)}
         return predict(case, uncaptured=case.messages() - captured)
-    elif call.socket == "capture" and refused and middle:
+    if call.socket == "capture" and refused and middle:
         return predict(case, uncaptured={story.copied(place)})
-    elif call.socket == "capture" and refused and case.capture_drop:
+    if call.socket == "capture" and refused and case.capture_drop:
         return predict(case, uncaptured=story.copies_tried(number))
-    elif call.socket == "control" and refused:
-        del story.answers[place]  # a peer that does not take its answer goes without
-    elif call.socket in story.ways and refused and (middle or error == EHOSTUNREACH):
+    if call.socket == "control" and refused:
+        # a peer that does not take its answer goes without
+        return story.device, story.answers[:place] + story.answers[place + 1 :]
+    if call.socket in story.ways and refused and (middle or error == EHOSTUNREACH):
         fate = Fate.UNROUTABLE if error == EHOSTUNREACH else Fate.DROPPED
         return predict(case, {story.message(call.socket, number): fate})
     return story.device, story.answers
@@ -147,58 +154,36 @@ def ends_relay(case: Case, fault: Fault) -> bool:
     return fault.error == ETERM or (fault.error == ENOTSOCK and not forgiven)
 
 
-def check_ended(bench: Bench, base: Bench, fault: Fault) -> None:
+def check_ended(bench: Bench, story: Story, fault: Fault) -> None:
     """The relay was ended by an error, with every message accounted for."""
-    case, sockets, statistics = bench.case, bench.sockets, bench.statistics
-    device, answers = predict(case)
-    cut = fault.call.socket if Story(base).is_middle(fault.number) else None
-    for source, destination, way, counted in (
-        ("frontend", "backend", device.in_out, statistics.frontend_to_backend),
-        ("backend", "frontend", device.out_in, statistics.backend_to_frontend),
+    check_accounts(bench, story.device, story.answers)
+    cut = fault.call.socket if story.is_middle(fault.number) else None
+    for destination, counted in (
+        ("backend", bench.statistics.frontend_to_backend),
+        ("frontend", bench.statistics.backend_to_frontend),
     ):
-        if case.single and source == "backend":
-            continue
-        gone = counted.dropped + counted.unroutable
-        assert counted.messages_received == counted.messages_sent + gone + counted.parked
-        assert counted.messages_received + sockets[source].left == bench.delivered[source]
-        assert sockets[destination].arrived == way.sent[: counted.messages_sent]
-        if way.destination not in CANNOT_SEND:
-            assert counted.dropped == (cut == sockets[destination].name)
-    if case.capture is not None:
-        arrived = sockets["capture"].arrived
-        assert len(arrived) == statistics.capture.sent
-        assert sum(statistics.capture) == sum(way.messages_sent for way in statistics[:2])
-        for way in (device.in_out, device.out_in):
-            ours = [copy for copy in arrived if copy in way.captured]
-            assert ours == way.captured[: len(ours)]
-    if case.control is not None:
-        arrived = sockets["control"].arrived
-        assert arrived == answers[: len(arrived)]
+        socket = bench.sockets[destination]
+        if socket.kind not in CANNOT_SEND and not (bench.case.single and destination == "frontend"):
+            assert counted.dropped == (cut == socket.name)
 
 
-def run_fault(base: Bench, fault: Fault) -> Bench:
+def run_fault(engine: str, throttled: bool, story: Story, fault: Fault) -> Bench:
     """Run the case with the fault, and compare what came out with the model."""
-    case = base.case
-    bench = Bench(case, base.engine, throttled=base.libzmq.throttled)
+    case = story.case
+    bench = Bench(case, engine, throttled=throttled)
     bench.libzmq.faults[fault.number] = fault.error
     code = bench.run()
     if code is None:
         assert fault.error == ENOMEM
     elif ends_relay(case, fault):
         assert code == -fault.error
-        check_ended(bench, base, fault)
+        check_ended(bench, story, fault)
         assert bench.run_on() == code, "it ends again"
-        check_ended(bench, base, fault)
+        check_ended(bench, story, fault)
     else:
         assert code == (FINISHED if case.terminates else WOKEN)
-        compare(bench, *effect(base, fault))
+        compare(bench, *effect(story, fault))
     return bench
-
-
-@pytest.fixture(params=[False, True], ids=["eager", "throttled"])
-def throttled(request: pytest.FixtureRequest) -> bool:
-    """Whether sends process no commands."""
-    return bool(request.param)
 
 
 @pytest.fixture(params=CASES)
@@ -206,38 +191,26 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
+@THROTTLED
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_undisturbed(case: Case, engine_name: str, throttled: bool) -> None:
     bench = Bench(case, engine_name, throttled=throttled)
     assert bench.run() == (FINISHED if case.terminates else WOKEN)
     compare(bench, *predict(case))
-    bench.check_freed()
+    check_freed([bench])
 
 
+@THROTTLED
 def test_every_error_at_every_call(case: Case, throttled: bool) -> None:
-    bases = [Bench(case, engine, throttled=throttled) for engine in ENGINES[:2]]
-    for base in bases:
-        base.run()
-    assert_same_calls(bases)
-    for fault in faults(bases[0]):
-        benches = []
-        for base in bases:
-            try:
-                benches.append(run_fault(base, fault))
-            except AssertionError as error:
-                raise AssertionError(f"{base.engine}: {fault}\n{error}") from error
-        assert_same_calls(benches)
-        for bench in benches:
-            bench.check_freed()
-
-
-def assert_same_calls(benches: list[Bench]) -> None:
-    """Every engine's loop makes the same calls."""
-    first, *others = benches
-    for other in others:
-        pairs = zip_longest(first.libzmq.trace, other.libzmq.trace)
-        for number, (expected, actual) in enumerate(pairs):
-            assert actual == expected, (
-                f"call {number}: {other.engine} made\n  {actual}\nwhere {first.engine} made\n"
-                f"  {expected}\nafter\n{first.libzmq.story()}"
-            )
+    base = Bench(case, ENGINES[0], throttled=throttled)
+    base.run()
+    story = Story(base)
+    benches = [base]
+    for fault in faults(story.trace):
+        try:
+            tried = [run_fault(engine, throttled, story, fault) for engine in ENGINES[:2]]
+        except AssertionError as error:
+            raise AssertionError(f"{fault}\n{error}") from error
+        assert_same_calls(tried)
+        benches += tried
+    check_freed(benches)
