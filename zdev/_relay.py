@@ -431,13 +431,13 @@ class Relay:
         if self._stop_at is None:
             return timeout
         left = self._stop_at - time.monotonic()
-        if left <= 0:
+        if not left > 0:  # nor if it is no number
             self._stop_at = None  # honoured, once
             raise_for(self._loop.flush())
             return None
         self._loop.paused = False
         # A step tells whether anything is left; what is parked wants a wait.
-        return min(math.ceil(left * 1000), DRAIN_TICK) if self._parked() else 0
+        return math.ceil(min(left * 1000, DRAIN_TICK)) if self._parked() else 0
 
     def _end_drain(self, code: int, quiet: float) -> None:
         """End a drain that has found nothing to do for so many seconds."""
@@ -457,7 +457,7 @@ class Relay:
         left = self._dry_since + DRAIN_QUIET - time.monotonic()
         if self._stop_at is not None:
             left = min(left, self._stop_at - time.monotonic())
-        return max(math.ceil(left * 1000), 1)
+        return math.ceil(max(left * 1000, 1))
 
     # Control
 
