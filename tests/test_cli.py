@@ -564,6 +564,19 @@ def test_demo_on_a_terminal(engine: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(_demo, "TABLE_EVERY", 0.001)
+    drawn = threading.Event()
+    show, worker = _demo.Display.show, _demo.worker
+
+    def shown(display: _demo.Display, statistics: zdev.Statistics) -> None:
+        show(display, statistics)
+        drawn.set()
+
+    def patient(*arguments: Any) -> None:
+        assert drawn.wait(DEADLINE)
+        worker(*arguments)
+
+    monkeypatch.setattr(_demo.Display, "show", shown)
+    monkeypatch.setattr(_demo, "worker", patient)
     terminal = Terminal()
     assert _demo.run(_demo.read([Path(__file__)], 200), terminal)
     assert terminal.getvalue().count("msg/s") > 1
