@@ -50,12 +50,16 @@ def on(
         if not self._running:
             plan()
             return
-        self._ask("configure", role, verb.__name__, args, kwargs)
+        if not self._sets_up_now():
+            self._ask("configure", role, verb.__name__, args, kwargs)
+        elif role in self._run.sockets:
+            self._apply(role, verb.__name__, args, kwargs)
         # The live socket has the last word; the plan, for the next start, follows.
         with contextlib.suppress(zmq.ZMQError):
             plan()
 
     method.__name__ = f"{verb.__name__}_{role}"
+    method.__qualname__ = f"Device.{method.__name__}"
     method.__doc__ = (verb.__doc__ or "").replace("the socket", f"the {role} socket")
     return cast("Callable[Concatenate[Device, P], None]", method)
 
@@ -64,15 +68,18 @@ def random_port_on(role: str) -> Callable[..., int]:
     """Make the method of a device that binds its socket of that role to a random port."""
 
     def method(self: Device, addr: str, *args: int, **kwargs: int) -> int:
-        if self._running:
-            port: int = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
-            self._plans[role].bind(f"{addr}:{port}")
-        else:
+        port: int
+        if not self._running or (self._sets_up_now() and role not in self._run.sockets):
             port = self._reserve_random_port(addr, *args, **kwargs)
-            self._plans[role].bind(f"{addr}:{port}")
+        elif self._sets_up_now():
+            port = self._apply(role, "bind_to_random_port", (addr, *args), kwargs)
+        else:
+            port = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
+        self._plans[role].bind(f"{addr}:{port}")
         return port
 
     method.__name__ = f"bind_{role}_to_random_port"
+    method.__qualname__ = f"Device.{method.__name__}"
     method.__doc__ = f"""Bind the {role} socket to a free port, chosen at random.
 
         The port is the device's from now on, also before the start: nobody else can take it.
@@ -327,7 +334,7 @@ class Device(zmq.devices.Device):
         A subclass may run anything; one that makes no sockets here is ready when it begins.
         """
         for name in ("run", "run_device"):
-            code = getattr(inspect.unwrap(getattr(type(self), name)), "__code__", None)
+            code = getattr(inspect.unwrap(getattr(self, name)), "__code__", None)
             names = set(code.co_names) if code is not None else set()
             if "_setup_sockets" in names:
                 return True
@@ -574,6 +581,10 @@ class Device(zmq.devices.Device):
             self.join()
 
     # Control
+
+    def _sets_up_now(self) -> bool:
+        """Tell whether a subclass calls this before its sockets have come to a relay."""
+        return self._run.thread == threading.get_ident() and self._run.relay is None
 
     def _ask(self, verb: str, *args: Any) -> Any:
         """Have the running device do something; from any thread."""

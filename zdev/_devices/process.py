@@ -209,6 +209,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
     def _ask(self, verb: str, *args: Any) -> Any:
         """Have the child do something; its error is raised here."""
         run = self._run
+        if run.has_process:  # we are the child, and a subclass asks
+            return super()._ask(verb, *args)
         if verb != "stop":
             run.ready.wait()
         with self._lock:
