@@ -459,6 +459,14 @@ class Relay:
             left = min(left, self._stop_at - time.monotonic())
         return math.ceil(max(left * 1000, 1))
 
+    def retire(self) -> None:
+        """Close the relay's own descriptors; it cannot run any more.
+
+        Else they are closed with the last reference, which an error's traceback may hold, and not
+        before the garbage collector comes where references are not counted.
+        """
+        self._wakeup.close()
+
     # Control
 
     def stop(self, drain: float | None = None) -> None:

@@ -56,9 +56,13 @@ class Wakeup:
             while len(self._waited.recv(4096)) == 4096:
                 pass
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Close the descriptors."""
         for end in self._pair:
             end.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Note:

@@ -490,6 +490,8 @@ class Device(zmq.devices.Device):
                 # So nobody else is at the sockets meanwhile, in a call that came too late.
                 relay.call(self._let_go)
                 self._last = relay.statistics()
+                if run.makes_relay:
+                    relay.retire()
         finally:
             self._release_held()
             self._finish()
@@ -614,8 +616,8 @@ class Device(zmq.devices.Device):
             relay = run.relay
             if relay is None:
                 run.stop = (drain,)
-                return
-        relay.stop(drain)
+            else:
+                relay.stop(drain)
 
     def _apply(self, role: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do to a live socket what its plan will say too; on the device's own thread."""

@@ -144,13 +144,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             if run.stop is not None:
                 link.ask("stop", run.stop)
         run.thread = -1  # none of this process
-        try:
-            self._await_ready()
-        except BaseException:
-            popen = getattr(self.launcher, "_popen", None)
-            if popen is not None and run.ended.is_set():
-                popen.close()  # it keeps a descriptor, for others to wait on; there are none
-            raise
+        self._await_ready()
         self._release_held()  # the child has its own
 
     def _launch_process(self) -> Link:
@@ -195,6 +189,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
                 launcher.join(PATIENCE)
                 launcher.kill()
             launcher.join()
+            with contextlib.suppress(AttributeError):
+                launcher._popen.close()  # the descriptor that tells of the end
             if not told:
                 died = f"the process of {self.name} died with exit code {launcher.exitcode}"
                 self.exception = RuntimeError(died)
