@@ -373,8 +373,9 @@ class Relay:
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
             code = WOKEN
             while True:
-                self._attend(signals)
-                wait = self._until_stop(timeout)
+                # PyPy may run a handler only a while after its signal, whose wake-up is gone then.
+                signalled = self._attend(signals)
+                wait = self._until_stop(SIGNAL_TIMEOUT if signalled else timeout)
                 if wait is None:
                     return
                 if code == STEPPED and wait == 0:
@@ -414,12 +415,13 @@ class Relay:
                 return None
             return max(code - STEPPED, 0)
 
-    def _attend(self, signals: DeferredSignals) -> None:
-        """Do what the relay was woken for."""
-        self._wakeup.drain()
+    def _attend(self, signals: DeferredSignals) -> bool:
+        """Do what the relay was woken for; tell whether a signal came."""
+        signalled = self._wakeup.drain()
         signals.deliver()
         self._obey()
         self._check_usable()  # handlers and calls may have closed a socket, or forked
+        return signalled
 
     def _parked(self) -> int:
         """Return how many messages wait in the relay."""

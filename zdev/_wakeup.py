@@ -19,6 +19,9 @@ __all__ = ["DeferredSignals", "Wakeup"]
 getsignal: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
 SIGNALS = tuple(int(number) for number in signal.valid_signals())
 
+# Bytes to take at once.
+DRAINED = 4096
+
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
@@ -50,11 +53,16 @@ class Wakeup:
         with contextlib.suppress(OSError):
             self._written.send(b"\0")
 
-    def drain(self) -> None:
-        """Take back every `wake` so far."""
+    def drain(self) -> bool:
+        """Take back every `wake` so far; tell whether a signal was among them."""
+        signalled = False
+        size = DRAINED
         with contextlib.suppress(BlockingIOError):
-            while len(self._waited.recv(4096)) == 4096:
-                pass
+            while size == DRAINED:
+                data = self._waited.recv(DRAINED)
+                size = len(data)
+                signalled = signalled or bool(data.strip(b"\0"))
+        return signalled
 
     def close(self) -> None:
         """Close the descriptors."""
