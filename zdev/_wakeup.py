@@ -114,16 +114,17 @@ class DeferredSignals:
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
             try:
-                self.active = True
                 self._replace()
+                self.active = True
                 # An event loop that has a wake-up descriptor of its own keeps it.
                 fd = self._wakeup.written_fd
                 previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
                 self._set_wakeup_fd = self.owns_wakeup = previous == -1
                 if previous != -1:
                     signal.set_wakeup_fd(previous)
-            except BaseException:
-                self._end()
+            except BaseException:  # of a handler that did not wait yet
+                self.active = False
+                self._restore()
                 raise
         return self
 
@@ -156,7 +157,7 @@ class DeferredSignals:
         while frame is not None:
             caller = frame.f_back
             if caller is not None and caller is self._delivering:
-                return frame.f_code is not DeferredSignals._replace.__code__
+                return frame.f_code not in OURS
             frame = caller
         return False
 
@@ -206,3 +207,7 @@ class DeferredSignals:
         finally:
             if self._replaced or self._pending:
                 self._restore()
+
+
+# What `DeferredSignals.deliver` runs, or a signal runs in it, and is no handler.
+OURS = (DeferredSignals._replace.__code__, Note.__call__.__code__)
