@@ -332,14 +332,14 @@ def test_bursts_that_are_no_numbers(face: Face, value: Any) -> None:
     face.check_sockets_are_usable()
 
 
-@pytest.mark.parametrize("value", [0, -1, -(2**31), 2**31, 2**40, 2**100])
+@pytest.mark.parametrize("value", [0, -1, -(2**31), 10_001, 2**40, 2**100])
 def test_bursts_out_of_range(face: Face, value: int) -> None:
-    with refused(ValueError, "burst must be from 1 to 2147483647", str(value)):
+    with refused(ValueError, "burst must be from 1 to 10000", str(value)):
         face(burst=value)
     face.check_sockets_are_usable()
 
 
-@pytest.mark.parametrize("burst", [1, 2, 2**31 - 1, True])
+@pytest.mark.parametrize("burst", [1, 2, 10_000, True])
 def test_bursts_in_range(engine: str, net: Network, burst: int) -> None:
     face = Face("Relay", net)
     source = net.peer(face.good["frontend"], zmq.PUSH)

@@ -58,7 +58,7 @@ def proxy(
     capture_policy : {"block", "drop"}
         Whether traffic waits for a full capture socket, or goes on and the copy is dropped.
     burst : int
-        Messages that one direction may relay before it is the other's turn.
+        Messages that one direction may relay before it is the other's turn, up to 10000.
 
     Returns
     -------

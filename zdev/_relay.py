@@ -27,7 +27,8 @@ Prefix = Union[bytes, bytearray, memoryview, str, None]
 CapturePolicy = Literal["block", "drop"]
 
 DEFAULT_BURST = 64
-MAX_BURST = 2**31 - 1
+# A burst is not interrupted: more would delay stop() and Ctrl-C noticeably.
+MAX_BURST = 10_000
 
 # Milliseconds between looks for signals, where an event loop owns the wake-up descriptor.
 SIGNAL_TIMEOUT = 100
@@ -191,7 +192,7 @@ class Relay:
         it. With "drop" not even a failing capture socket stops the traffic. ``ZMQ_SNDTIMEO`` plays
         no part: a relay never blocks in a send.
     burst : int
-        Messages that one direction may relay before it is the other's turn.
+        Messages that one direction may relay before it is the other's turn, up to 10000.
     swap : bool, optional
         Send ``[from, to, ...]`` on as ``[to, from, ...]``, so that the peers of two ROUTER sockets
         can address each other. By default (None), when both ends are ROUTER.
