@@ -634,8 +634,11 @@ class Device(zmq.devices.Device):
             bound.append((addr, bind(target, addr)))
             return None
         if verb == "bind_to_random_port":
-            port = target.bind_to_random_port(*args, **kwargs)
-            bound.append((f"{args[0]}:{port}", last_endpoint(target)))
+            # Not the socket's own, which goes beyond the range that is its default.
+            with contextlib.closing(hold_random_port(*args, **kwargs)) as held:
+                port = held.getsockname()[1]
+                addr = f"{args[0]}:{port}"
+                bound.append((addr, bind(target, addr, held)))
             return port
         # What waits to be sent there is worth as much linger as at the end.
         self._restore_lingers()
