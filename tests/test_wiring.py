@@ -1,0 +1,630 @@
+"""Where devices are bound, and how they are wired before, during and between their runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import multiprocessing
+import os
+import socket as tcp
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+import zdev
+
+from .background import LAUNCHERS, Devices
+from .support import DEADLINE, Background, Network, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+ROLES = ["in", "out", "mon", "ctrl"]
+LOCAL = "tcp://127.0.0.1"
+
+
+@pytest.fixture(params=LAUNCHERS)
+def devices(request: pytest.FixtureRequest) -> Iterator[Devices]:
+    """Make devices in threads, and in processes."""
+    made = Devices(request.param)
+    yield made
+    made.close()
+
+
+def listens(address: str) -> bool:
+    """Tell whether somebody listens there."""
+    transport, _, place = address.partition("://")
+    with tcp.socket(tcp.AF_UNIX if transport == "ipc" else tcp.AF_INET) as probe:
+        if transport == "ipc":
+            error = probe.connect_ex(place)
+        else:
+            host, _, port = place.rpartition(":")
+            error = probe.connect_ex((host, int(port)))
+    assert error in (0, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT)
+    return error == 0
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def steerable(devices: Devices) -> Any:
+    return devices("ProxySteerable", zmq.PULL, zmq.PUSH, zmq.PUSH, zmq.REP)
+
+
+# Endpoints
+
+
+def test_endpoints_of_all_roles(engine: str, devices: Devices, tmp_path: Path) -> None:
+    device = steerable(devices)
+    assert device.endpoints == {}
+    path = f"ipc://{tmp_path}/socket"
+    for role in ROLES:
+        bind = getattr(device, f"bind_{role}")
+        for address in (f"{LOCAL}:*", f"{LOCAL}:0", "tcp://*:*", "ipc://*"):
+            bind(address)
+    device.bind_in(path)
+    device.start()
+    endpoints = device.endpoints
+    assert list(endpoints) == ROLES
+    assert endpoints["in"].pop() == path
+    for bound in endpoints.values():
+        assert [address.rstrip("0123456789") for address in bound[:3]] == [
+            f"{LOCAL}:",
+            f"{LOCAL}:",
+            "tcp://0.0.0.0:",
+        ]
+        assert bound[3].startswith("ipc://")
+        assert all(map(listens, bound))
+    everywhere = [address for bound in endpoints.values() for address in bound]
+    assert len(set(everywhere)) == 16
+    device.stop()
+    assert not any(map(listens, everywhere))
+    assert device.endpoints["out"] == endpoints["out"], "what was is still known"
+
+
+def test_endpoints_of_a_thread_may_be_inproc(engine: str, net: Network) -> None:
+    device = zdev.ThreadProxy(zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    device.bind_mon("inproc://mon")
+    with device:
+        assert device.endpoints == {"in": [], "out": [], "mon": ["inproc://mon"]}
+
+
+def test_endpoints_are_a_copy(devices: Devices) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    device.bind_in(f"{LOCAL}:*")
+    device.start()
+    device.endpoints["in"].clear()
+    assert len(device.endpoints["in"]) == 1
+
+
+# Random ports before the start
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_random_port_takes_pyzmqs_arguments(devices: Devices, role: str) -> None:
+    device = steerable(devices)
+    bind = getattr(device, f"bind_{role}_to_random_port")
+    assert 49152 <= bind(LOCAL) < 65536
+    assert 20000 <= bind(LOCAL, 20000, 20500) < 20500
+    assert 20000 <= bind(addr=LOCAL, min_port=20000, max_port=20500, max_tries=50) < 20500
+    planned = getattr(device, f"_{role}_binds")
+    assert len(set(planned)) == 3
+    assert planned == device._random_addrs
+    device.start()
+    assert device.endpoints[role] == planned
+
+
+def test_no_free_port() -> None:
+    device = zdev.Device(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    with contextlib.ExitStack() as taken:
+        for port in range(21000, 21003):
+            listener = taken.enter_context(tcp.socket())
+            with contextlib.suppress(OSError):  # as good, if another has it
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
+        with pytest.raises(zmq.ZMQBindError, match="from 21000 to 21002 in 100 tries"):
+            device.bind_in_to_random_port(LOCAL, 21000, 21003)
+    assert device._in_binds == []
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("tcp://no such interface", errno.ENODEV),
+        ("nonsense", errno.EINVAL),
+        ("tipz://127.0.0.1", errno.EPROTONOSUPPORT),
+    ],
+)
+def test_no_such_interface(address: str, error: int) -> None:
+    device = zdev.Device(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    with pytest.raises(zmq.ZMQError) as caught:
+        device.bind_in_to_random_port(address)
+    assert caught.value.errno == error
+    assert device._in_binds == []
+
+
+def have_ipv6() -> bool:
+    try:
+        with tcp.socket(tcp.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not have_ipv6(), reason="this machine has no IPv6")
+def test_a_random_port_of_ipv6(engine: str, devices: Devices, net: Network) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device.setsockopt_in(zmq.IPV6, 1)
+    port = device.bind_in_to_random_port("tcp://[::1]")
+    device.start()
+    assert device.endpoints["in"] == [f"tcp://[::1]:{port}"]
+    source = net.socket(zmq.PUSH, ipv6=True)
+    source.connect(device.endpoints["in"][0])
+    source.send(b"x")
+    wait_until(lambda: device.statistics().frontend_to_backend.messages_received)
+
+
+def can_bind(port: int) -> bool:
+    """Tell whether anyone can have a port, in all the ways that there are."""
+    for host in ("127.0.0.1", ""):
+        with tcp.socket() as thief:
+            thief.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
+            try:
+                thief.bind((host, port))
+                thief.listen()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return True
+    return False
+
+
+STEAL = """
+import sys, zmq
+context = zmq.Context()
+socket = context.socket(zmq.PULL)
+try:
+    socket.bind(sys.argv[1])
+except zmq.ZMQError as error:
+    print(error.errno)
+context.destroy()
+"""
+
+
+def test_nobody_else_gets_the_port(net: Network) -> None:
+    device = zdev.ThreadDevice(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    port = device.bind_in_to_random_port(LOCAL)
+    assert not can_bind(port)
+    with pytest.raises(zmq.ZMQError) as caught:
+        net.socket(zmq.PULL).bind(f"{LOCAL}:{port}")
+    assert caught.value.errno == errno.EADDRINUSE
+    other = subprocess.run(
+        [sys.executable, "-c", STEAL, f"{LOCAL}:{port}"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert other.stdout == f"{errno.EADDRINUSE}\n"
+    del device
+    gc.collect()
+    wait_until(lambda: can_bind(port))
+
+
+class Thief:
+    """Tries to have a port all the time."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.tries = 0
+        self.over = threading.Event()
+        self.background = Background(self.steal)
+
+    def steal(self) -> bool:
+        while not self.over.is_set():
+            if can_bind(self.port):
+                return True
+            self.tries += 1
+        return False
+
+    def __enter__(self) -> Thief:
+        self.look()
+        return self
+
+    def look(self) -> None:
+        """Return when it has tried once more."""
+        tries = self.tries
+        wait_until(lambda: self.tries > tries + 1 or not self.background.alive)
+
+    def __exit__(self, *_: object) -> None:
+        self.look()
+        self.over.set()
+        assert not self.background.join(), f"stolen after {self.tries} tries"
+
+
+METHODS = ["Thread", "fork", "spawn", "forkserver"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_port_is_held_from_its_choice_to_the_end(net: Network, method: str) -> None:
+    device: Any = (zdev.ThreadProxy if method == "Thread" else zdev.ProcessProxy)(
+        zmq.PULL, zmq.PUSH
+    )
+    if method != "Thread":
+        device._launch_class = multiprocessing.get_context(method).Process  # type: ignore[attr-defined]
+    ports = [
+        getattr(device, f"bind_{role}_to_random_port")(LOCAL, 30000, 32000)
+        for role in ("in", "out")
+    ]
+    early = net.socket(zmq.PUSH)
+    early.connect(f"{LOCAL}:{ports[0]}")  # it is served as soon as there is a device
+    early.send(b"early")
+    sink = net.socket(zmq.PULL)
+    with contextlib.ExitStack() as thieves:
+        for port in ports:
+            thieves.enter_context(Thief(port))
+        device.start()
+        sink.connect(device.endpoints["out"][0])
+        assert sink.recv() == b"early"
+        assert [port_of(device.endpoints[role][0]) for role in ("in", "out")] == ports
+    device.stop()
+    for port in ports:
+        wait_until(lambda port=port: can_bind(port))  # type: ignore[misc]
+
+
+def test_the_port_is_given_back_when_the_start_fails(devices: Devices) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    port = device.bind_in_to_random_port(LOCAL)
+    device.bind_out("tcp://nonesuch:1")
+    with pytest.raises(zmq.ZMQError):
+        device.start()
+    wait_until(lambda: can_bind(port))
+
+
+def test_the_port_is_given_back_when_it_is_unbound(devices: Devices) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    port = device.bind_in_to_random_port(LOCAL)
+    device.unbind_in(f"{LOCAL}:{port}")
+    assert device._in_binds == []
+    assert can_bind(port)
+
+
+# Plans
+
+
+def test_unbind_and_disconnect_before_the_start(engine: str, devices: Devices) -> None:
+    device = steerable(devices)
+    for role in ROLES:
+        for verb, undo in (("bind", "unbind"), ("connect", "disconnect")):
+            getattr(device, f"{verb}_{role}")(f"{LOCAL}:1")
+            getattr(device, f"{undo}_{role}")(f"{LOCAL}:1")
+            with pytest.raises(zmq.ZMQError) as caught:
+                getattr(device, f"{undo}_{role}")(f"{LOCAL}:1")
+            assert caught.value.errno == errno.ENOENT
+            assert f"{LOCAL}:1" in str(caught.value)
+    device.start()
+    assert not any(device.endpoints.values())
+
+
+def test_a_restart_keeps_the_configuration(engine: str, devices: Devices, net: Network) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.DEALER)
+    outside = net.bound(zmq.ROUTER, "tcp", router_handover=True)
+    gone = net.bound(zmq.ROUTER, "tcp")
+    port = device.bind_in_to_random_port(LOCAL)
+    device.setsockopt_out(zmq.ROUTING_ID, "first")
+    device.connect_out(gone.last_endpoint.decode())
+    device.bind_out(f"{LOCAL}:*")
+    source = net.socket(zmq.PUSH)
+    source.connect(f"{LOCAL}:{port}")
+    device.start()
+    source.send(b"x")
+    assert gone.recv_multipart() == [b"first", b"x"]
+    # what is changed while it runs is kept too
+    device.setsockopt_out(zmq.ROUTING_ID, "second")
+    device.connect_out(outside.last_endpoint.decode())
+    device.disconnect_out(gone.last_endpoint.decode())
+    (wildcard,) = device.endpoints["out"]
+    device.unbind_out(wildcard)
+    late = device.bind_in_to_random_port(LOCAL)
+    for turn in range(3):
+        device.stop()
+        device.start()
+        assert [port_of(address) for address in device.endpoints["in"]] == [port, late]
+        assert device.endpoints["out"] == []
+        source.send(b"%d" % turn)
+        assert outside.recv_multipart() == [b"second", b"%d" % turn]
+    assert gone.poll(0) == 0
+    assert device.statistics().frontend_to_backend.messages_sent == 1, "of this run"
+
+
+def test_unbind_after_the_end_by_the_real_address(devices: Devices) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device.bind_in(f"{LOCAL}:*")
+    device.bind_in("ipc://*")
+    device.start()
+    device.stop()
+    device.unbind_in(device.endpoints["in"][0])
+    assert device._in_binds == ["ipc://*"]
+
+
+# While it runs
+
+
+def test_bind_and_unbind_while_it_runs(engine: str, devices: Devices) -> None:
+    device = steerable(devices)
+    device.start()
+    for role in ROLES:
+        bind, unbind = (getattr(device, f"{verb}_{role}") for verb in ("bind", "unbind"))
+        for wildcard in (f"{LOCAL}:*", "tcp://*:*", "ipc://*"):
+            bind(wildcard)
+            bind(addr=wildcard)
+            first, second = device.endpoints[role]
+            assert listens(first)
+            assert listens(second)
+            assert getattr(device, f"_{role}_binds") == [wildcard, wildcard]
+            unbind(addr=second)  # by what it became
+            assert device.endpoints[role] == [first]
+            wait_until(lambda second=second: not listens(second))  # type: ignore[misc]
+            assert listens(first)
+            unbind(wildcard)  # as it was asked for
+            assert device.endpoints[role] == []
+            wait_until(lambda first=first: not listens(first))  # type: ignore[misc]
+            assert getattr(device, f"_{role}_binds") == []
+
+
+def test_a_random_port_while_it_runs(engine: str, devices: Devices, net: Network) -> None:
+    device = steerable(devices)
+    device.start()
+    for role in ROLES:
+        bind = getattr(device, f"bind_{role}_to_random_port")
+        ports = [
+            bind(LOCAL),
+            bind(LOCAL, 22000, 22900),
+            bind(LOCAL, min_port=22000, max_port=22900, max_tries=900),
+        ]
+        assert 49152 <= ports[0] < 65536
+        assert all(22000 <= port < 22900 for port in ports[1:])
+        planned = [f"{LOCAL}:{port}" for port in ports]
+        assert device.endpoints[role] == planned == getattr(device, f"_{role}_binds")
+        assert all(map(listens, planned))
+        with net.socket(zmq.PULL) as other:
+            taken = other.bind_to_random_port(LOCAL, 23000, 23900)
+            with pytest.raises(zmq.ZMQBindError):
+                bind(LOCAL, taken, taken + 1)
+        assert device.endpoints[role] == planned
+
+
+def test_connect_and_disconnect_while_it_runs(engine: str, devices: Devices, net: Network) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device.start()
+    sources = [net.bound(zmq.PUSH, "tcp") for _ in range(2)]
+    sinks = [net.bound(zmq.PULL, "tcp") for _ in range(2)]
+    addresses = [socket.last_endpoint.decode() for socket in (*sources, *sinks)]
+    device.connect_in(addresses[0])
+    device.connect_out(addresses[2])
+    sources[0].send(b"a")
+    assert sinks[0].recv() == b"a"
+    device.connect_in(addr=addresses[1])
+    device.disconnect_in(addresses[0])
+    device.connect_out(addresses[3])
+    device.disconnect_out(addr=addresses[2])
+    sources[1].send(b"b")
+    assert sinks[1].recv() == b"b"
+    sources[0].sndtimeo = 0
+
+    def is_alone() -> bool:
+        try:
+            sources[0].send(b"nobody takes it")
+        except zmq.Again:
+            return True
+        return False
+
+    wait_until(is_alone)
+    assert (device._in_connects, device._out_connects) == ([addresses[1]], [addresses[3]])
+
+
+def test_options_while_it_runs(engine: str, devices: Devices, net: Network) -> None:
+    device = devices("Proxy", zmq.SUB, zmq.DEALER)
+    source, sink = net.bound(zmq.XPUB, "tcp"), net.bound(zmq.ROUTER, "tcp")
+    device.connect_in(source.last_endpoint.decode())
+    device.start()
+    device.setsockopt_in(zmq.SUBSCRIBE, "news")
+    assert source.recv() == b"\x01news"
+    device.setsockopt_out(opt=zmq.ROUTING_ID, value="later")
+    device.connect_out(sink.last_endpoint.decode())
+    source.send_multipart([b"news", b"!"])
+    assert sink.recv_multipart() == [b"later", b"news", b"!"]
+    device.setsockopt_in(zmq.UNSUBSCRIBE, b"news")
+    assert source.recv() == b"\x00news"
+    assert device._in_sockopts == [(zmq.SUBSCRIBE, "news"), (zmq.UNSUBSCRIBE, b"news")]
+
+
+def test_errors_are_raised_here_and_leave_the_device_alone(
+    engine: str, devices: Devices, net: Network
+) -> None:
+    device = steerable(devices)
+    device.bind_in(f"{LOCAL}:*")
+    device.bind_out(f"{LOCAL}:*")
+    device.start()
+    with net.socket(zmq.PULL) as other:
+        other.bind(f"{LOCAL}:*")
+        taken = other.last_endpoint.decode()
+        before = device.endpoints
+        for role in ROLES:
+            for verb, arguments, number in [
+                ("bind", [taken], errno.EADDRINUSE),
+                ("bind", ["tcp://nonesuch:1"], errno.ENODEV),
+                ("bind", ["nonsense"], errno.EINVAL),
+                ("unbind", [taken], errno.ENOENT),
+                ("connect", ["nonsense"], errno.EINVAL),
+                ("disconnect", [taken], errno.ENOENT),
+                ("setsockopt", [zmq.SNDHWM, -5], errno.EINVAL),
+                ("setsockopt", [99999, 1], errno.EINVAL),
+            ]:
+                with pytest.raises(zmq.ZMQError) as caught:
+                    getattr(device, f"{verb}_{role}")(*arguments)
+                assert caught.value.errno == number, (verb, arguments)
+                in_use = number == errno.EADDRINUSE
+                assert isinstance(caught.value, zmq.ZMQBindError) is in_use
+            with pytest.raises(TypeError):
+                getattr(device, f"setsockopt_{role}")(zmq.SNDHWM, object)
+            with pytest.raises(zmq.ZMQError):
+                getattr(device, f"bind_{role}_to_random_port")("tcp://nonesuch")
+            plans = [getattr(device, f"_{role}_{what}") for what in ("connects", "sockopts")]
+            assert plans == [[], []]
+    assert device.endpoints == before
+    source, sink = net.socket(zmq.PUSH), net.socket(zmq.PULL)
+    source.connect(device.endpoints["in"][0])
+    sink.connect(device.endpoints["out"][0])
+    source.send(b"fine")
+    assert sink.recv() == b"fine"
+
+
+def test_wiring_in_any_state(engine: str, devices: Devices, net: Network) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    device.bind_in(f"{LOCAL}:*")
+    device.start()
+    source, sink = net.socket(zmq.PUSH), net.socket(zmq.PULL)
+    source.connect(device.endpoints["in"][0])
+    source.send(b"first")
+    wait_until(lambda: device.statistics().frontend_to_backend.parked)
+    device.pause()
+    device.bind_out(f"{LOCAL}:*")  # parked and paused
+    sink.connect(device.endpoints["out"][0])
+    assert sink.poll(50) == 0
+    device.resume()
+    assert sink.recv() == b"first"
+
+
+def test_wiring_from_many_threads(engine: str, devices: Devices) -> None:
+    device = devices("Device", zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device.start()
+
+    def bind_and_unbind() -> int:
+        port: int = device.bind_in_to_random_port(LOCAL)
+        device.unbind_in(f"{LOCAL}:{port}")
+        device.bind_out(f"{LOCAL}:*")
+        return port
+
+    threads = [Background(bind_and_unbind) for _ in range(8)]
+    assert len({thread.join() for thread in threads}) == 8
+    assert device.endpoints["in"] == device._in_binds == []
+    assert len(set(device.endpoints["out"])) == 8
+
+
+@pytest.mark.parametrize("role", ["in", "out", "mon"])
+def test_wiring_of_a_foreground_device(engine: str, net: Network, role: str) -> None:
+    device = zdev.Proxy(zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    device.bind_in(f"{LOCAL}:*")
+    background = Background(device.start)
+    wait_until(lambda: device.endpoints.get("in"))
+    port = getattr(device, f"bind_{role}_to_random_port")(LOCAL)
+    assert listens(f"{LOCAL}:{port}")
+    device.stop(timeout=DEADLINE)
+    background.join()
+
+
+def test_an_option_for_linger_stays(engine: str, net: Network) -> None:
+    # zdev holds LINGER at 0 while a device runs, and must not lose what the user says meanwhile
+    device = zdev.ThreadDevice(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    sockets: list[Any] = []
+    lingers: list[int] = []
+    close = device._close_sockets
+
+    def look() -> None:
+        lingers.extend(socket.linger for socket in device._sockets)
+        sockets.extend(device._sockets)
+        close()
+
+    device._close_sockets = look  # type: ignore[method-assign]
+    device.start()
+    device.setsockopt_in(zmq.LINGER, 1234)
+    device.setsockopt_out(zmq.LINGER, -1)
+    relay = device._run.relay
+    assert relay is not None
+    assert relay.call(lambda: [socket.linger for socket in device._sockets]) == [1234, 0]
+    device.stop()
+    assert lingers[0] == 1234
+    assert all(socket.closed for socket in sockets)
+
+
+# The classic: another publisher joins a forwarder
+
+
+def test_a_live_forwarder_joins_another_publisher(
+    engine: str, devices: Devices, net: Network
+) -> None:
+    device = devices("Proxy", zmq.XSUB, zmq.XPUB)
+    unlimited = {"sndhwm": 0, "rcvhwm": 0}
+    old = net.bound(zmq.XPUB, "tcp", **unlimited)
+    new = net.bound(zmq.XPUB, "tcp", **unlimited)
+    for role in ("in", "out"):
+        for option in (zmq.SNDHWM, zmq.RCVHWM):
+            getattr(device, f"setsockopt_{role}")(option, 0)
+    device.connect_in(old.last_endpoint.decode())
+    device.bind_out(f"{LOCAL}:*")
+    device.start()
+    subscriber = net.socket(zmq.SUB, **unlimited)
+    subscriber.connect(device.endpoints["out"][0])
+    subscriber.subscribe(b"news")
+    assert old.recv() == b"\x01news"
+
+    over = threading.Event()
+
+    def publish() -> int:
+        number = 0
+        while not over.is_set() or number < 100:
+            old.send_multipart([b"news", b"old", b"%d" % number])
+            number += 1
+            over.wait(0.0001)
+        old.send_multipart([b"news", b"old", b"end"])
+        return number
+
+    publisher = Background(publish)
+    assert subscriber.recv_multipart() == [b"news", b"old", b"0"]
+    device.connect_in(new.last_endpoint.decode())
+    assert new.recv() == b"\x01news"  # subscriptions of old are told to the new one
+    for number in range(100):
+        new.send_multipart([b"news", b"new", b"%d" % number])
+    # and in midstream it goes again
+    received: dict[bytes, list[bytes]] = {b"old": [b"0"], b"new": []}
+    while len(received[b"new"]) < 100:
+        _, who, what = subscriber.recv_multipart()
+        received[who].append(what)
+    device.disconnect_in(new.last_endpoint.decode())
+    over.set()
+    while received[b"old"][-1] != b"end":
+        _, who, what = subscriber.recv_multipart()
+        received[who].append(what)
+    published = publisher.join()
+    assert received[b"old"] == [*(b"%d" % number for number in range(published)), b"end"]
+    assert received[b"new"] == [b"%d" % number for number in range(100)]
+    there, back, _ = device.statistics()
+    assert there.messages_received == there.messages_sent == published + 101
+    assert back.messages_sent == 1
+
+
+def test_a_fork_of_the_program_does_not_hold_the_ports(net: Network) -> None:
+    """A held port is not inherited by programs that this one runs."""
+    device = zdev.ThreadDevice(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    port = device.bind_in_to_random_port(LOCAL)
+    reader, writer = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=reader) as other:
+        os.close(reader)
+        device.unbind_in(f"{LOCAL}:{port}")
+        assert can_bind(port)
+        os.write(writer, b"\n")
+        os.close(writer)
+    assert other.returncode == 0
