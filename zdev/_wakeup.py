@@ -170,7 +170,9 @@ class DeferredSignals:
             if isinstance(handler, Note) and not handler.signals.active:
                 handler = handler.handler  # see _restore
             self._replaced[number] = note = Note(self, handler)
-            signal.signal(number, note)
+            replaced = signal.signal(number, note)
+            if callable(replaced) and not isinstance(replaced, Note):
+                note.handler = replaced  # by a handler, just now
 
     def _end(self) -> None:
         """Run what is noted, and put everything back, whatever is raised."""
@@ -199,9 +201,11 @@ class DeferredSignals:
         try:
             # Ctrl-C last: of all handlers it is the likeliest to raise.
             for number in sorted(self._replaced, key=lambda number: number == signal.SIGINT):
-                handler = self._replaced[number].handler
-                if getsignal(number) is self._replaced[number]:
-                    signal.signal(number, handler)
+                note = self._replaced[number]
+                if getsignal(number) is note:
+                    replaced = signal.signal(number, note.handler)
+                    if replaced is not note:
+                        signal.signal(number, replaced)  # by a handler, just now
                 del self._replaced[number]
             self.deliver()
         finally:
