@@ -386,6 +386,10 @@ class Device(zmq.devices.Device):
             self._hold_linger(target)
         try:
             yield
+        except zmq.ContextTerminated:
+            # Not every socket may have learnt of it yet; those could still be set to wait.
+            self._run.lingers, self._run.drain_until = [], None
+            raise
         finally:
             self._restore_lingers()
 
@@ -513,7 +517,8 @@ class Device(zmq.devices.Device):
         self._close_sockets()
         if own:
             end_context(self._context, max(left, PATIENCE / 2), run.has_process)
-        await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
+        if not run.has_process:  # else they go with it, and the parent may hold a port
+            await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
 
     def _owns_context(self) -> bool:
         """Tell whether nobody else can have the context: a class makes a new one each time."""
