@@ -323,6 +323,16 @@ def test_rep_with_itself(engine: str, net: Network, transport: str) -> None:
     assert back == NOTHING
 
 
+def test_one_socket_has_one_direction(engine: str, net: Network) -> None:
+    echo = net.bound(zmq.PAIR)
+    client = net.peer(echo, zmq.PAIR)
+    relay = zdev.Relay(echo, echo, burst=1)
+    for _ in range(3):
+        client.send(b"x")
+    assert [relay.step() for _ in range(4)] == [1, 1, 1, 0]
+    assert relay.statistics()[:2] == ((3, 3, 3, 3, 3, 3, 0, 0, 0), NOTHING)
+
+
 @pytest.mark.parametrize("kind", [zmq.PAIR, zmq.DEALER])
 def test_echo(engine: str, net: Network, transport: str, kind: int) -> None:
     echo = net.bound(kind, transport)

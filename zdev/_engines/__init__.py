@@ -62,8 +62,6 @@ def load(name: str) -> Engine:
 
 def _reason(error: ImportError) -> str:
     """Say why an engine is missing and what would bring it."""
-    if isinstance(error, _libzmq.LibzmqUnreachableError):
-        return str(error)
     if error.name == "zdev._engines._c":
         return (
             "the compiled extension is missing; reinstall zmq-devices with a C compiler at hand "
