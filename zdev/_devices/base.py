@@ -507,7 +507,7 @@ class Device(zmq.devices.Device):
         own = self._owns_context()
         with contextlib.suppress(zmq.ZMQError):  # the context is terminated: nothing lingers
             for target in self._sockets:
-                set_linger(target, left, PATIENCE / 2 if own else None)
+                set_linger(target, left, PATIENCE / 4 if own else None)
         endpoints = run.endpoints()
         for role, addresses in endpoints.items():
             for address in addresses:
