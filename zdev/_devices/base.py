@@ -223,7 +223,13 @@ class Device(zmq.devices.Device):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._never_started()
-        self.__dict__.update(state)
+        if "_plans" in state:
+            self.__dict__.update(state)
+            return
+        # From a process where this class was derived from pyzmq's before zdev.install().
+        Device.__init__(self, in_type=state["in_type"], out_type=state["out_type"])
+        for key, value in state.items():
+            setattr(self, key, value)
 
     def __del__(self) -> None:
         for held in self.__dict__.get("_held", {}).values():
@@ -516,7 +522,7 @@ class Device(zmq.devices.Device):
                         run.sockets[role].unbind(address)
         self._close_sockets()
         if own:
-            end_context(self._context, max(left, PATIENCE / 2), run.has_process)
+            end_context(self._context, max(left, PATIENCE / 4), run.has_process)
         if not run.has_process:  # else they go with it, and the parent may hold a port
             await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
 
