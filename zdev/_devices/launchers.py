@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.process
 import multiprocessing.util
 import os
 import threading
@@ -75,7 +76,10 @@ def _after_fork() -> None:
     """Have none of the parent's devices in a fork."""
     global _watcher  # noqa: PLW0603 - once a process
     _watcher = None
+    # At its exit multiprocessing would terminate its parent's processes
+    children: set[Any] = getattr(multiprocessing.process, "_children", set())
     for device in list(_running):
+        children.discard(device.launcher)
         _of_parents.append((device._run, device._sockets, device._context))
         device._never_started()
     _running.clear()

@@ -1,0 +1,497 @@
+"""Devices in processes: how they are started, and how either end may go."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+import zmq
+
+import zdev
+
+from .background import Devices
+from .support import DEADLINE, Background, Network, python, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+ANY = "tcp://127.0.0.1:*"
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+@pytest.fixture
+def devices() -> Iterator[Devices]:
+    made = Devices("Process")
+    yield made
+    made.close()
+
+
+def streamer(devices: Devices, derive: Callable[[Any], Any] = lambda base: base) -> Any:
+    device = devices.of(derive, "Device", zmq.STREAMER, zmq.PULL, zmq.PUSH)
+    device.bind_in(ANY)
+    device.bind_out(ANY)
+    return device
+
+
+def relays(net: Network, device: Any) -> None:
+    source, sink = net.socket(zmq.PUSH), net.socket(zmq.PULL)
+    source.connect(device.endpoints["in"][0])
+    sink.connect(device.endpoints["out"][0])
+    source.send_multipart([b"x", b""])
+    assert sink.recv_multipart() == [b"x", b""]
+
+
+def lives(process: int) -> bool:
+    """Tell whether a process runs; one that nobody waits for has ended all the same."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+# Start methods
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_launch_class(net: Network, devices: Devices, method: str) -> None:
+    device = streamer(devices)
+    device._launch_class = getattr(multiprocessing.get_context(method), "Process")  # noqa: B009
+    port = device.bind_in_to_random_port("tcp://127.0.0.1")
+    for _ in range(2):
+        device.start()
+        relays(net, device)
+        assert device.endpoints["in"][1] == f"tcp://127.0.0.1:{port}"
+        assert device.statistics().frontend_to_backend.messages_sent == 1
+        device.stop(drain=DEADLINE)
+        assert device.launcher.exitcode == 0
+    device.bind_out(f"tcp://127.0.0.1:{port}")
+    with pytest.raises(zdev.BindError):
+        device.start()
+    assert device.launcher.exitcode == 1
+    assert not multiprocessing.active_children()
+
+
+SCRIPT = """
+import multiprocessing, warnings
+import zmq, zdev
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+    multiprocessing.set_start_method({method!r})
+    device = zdev.ProcessMonitoredQueue(zmq.PULL, zmq.PUSH, zmq.PUB, "in", "out")
+    for role in ("in", "out", "mon"):
+        getattr(device, "bind_" + role)("tcp://127.0.0.1:*")
+    with device, zmq.Context() as context:
+        with context.socket(zmq.PUSH) as source, context.socket(zmq.PULL) as sink:
+            source.connect(device.endpoints["in"][0])
+            sink.connect(device.endpoints["out"][0])
+            source.send(b"x")
+            assert sink.recv() == b"x"
+    assert device.launcher.exitcode == 0
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_set_start_method(method: str) -> None:
+    done = python(SCRIPT.format(method=method))
+    assert (done.stderr, done.stdout, done.returncode) == ("", "done\n", 0)
+
+
+def test_start_in_another_thread(engine: str, net: Network, devices: Devices) -> None:
+    device = streamer(devices)
+    Background(device.start).join()
+    relays(net, device)
+    os.kill(device.launcher.pid, signal.SIGTERM)
+    device.join()
+    assert device.launcher.exitcode == 0
+
+
+def test_many_start_at_once(engine: str, net: Network, devices: Devices) -> None:
+    made = [streamer(devices) for _ in range(4)]
+    for user in [Background(device.start) for device in made]:
+        user.join()
+    # None holds what belongs to another: each end is seen.
+    for device in made:
+        os.kill(device.launcher.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="exit code -9"):
+            device.join()
+
+
+def test_it_can_be_told_by_the_exit_code_whether_it_failed(engine: str, devices: Devices) -> None:
+    device = streamer(devices)
+    device.start()
+    device.stop()
+    assert device.launcher.exitcode == 0
+    device.setsockopt_in(99_999, 1)
+    with pytest.raises(zmq.ZMQError):
+        device.start()
+    assert device.launcher.exitcode == 1
+
+
+class OneOfAKindError(Exception):
+    """An error that cannot be made anew of its arguments."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+class TwoFacedError(OSError):
+    """An error that can."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OneOfAKindError("a", "b"), RuntimeError), (TwoFacedError(5), TwoFacedError)],
+)
+def test_errors_keep_their_type(
+    engine: str, devices: Devices, error: Exception, kind: type[Exception]
+) -> None:
+    def failing(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def run_device(self) -> None:
+                raise error
+
+        return Device
+
+    device = streamer(devices, failing)
+    with pytest.raises(kind, match=str(error)) as raised, device:
+        device.join()
+    assert type(raised.value) is kind
+
+
+# Signals
+
+
+def park(net: Network, device: Any) -> None:
+    source = net.socket(zmq.PUSH)
+    source.connect(device.endpoints["in"][0])
+    source.send(b"x")
+    wait_until(lambda: device.statistics().frontend_to_backend.parked)
+
+
+def pause(net: Network, device: Any) -> None:
+    device.pause()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("state", [relays, park, pause])
+def test_signals_end_it_cleanly(
+    engine: str, net: Network, devices: Devices, number: int, state: Callable[..., None]
+) -> None:
+    """Also where the parent has handlers of its own, and an event loop that hears of signals."""
+    hears, speaks = socket.socketpair()
+    heard: list[int] = []
+    with hears, speaks:
+        hears.setblocking(False)
+        speaks.setblocking(False)
+        before = signal.set_wakeup_fd(speaks.fileno())
+        previous = signal.signal(number, lambda *_: os._exit(42))
+        try:
+            device = streamer(devices)
+            device.start()
+            state(net, device)
+            os.kill(device.launcher.pid, number)
+            device.join()
+        finally:
+            signal.signal(number, previous)
+            signal.set_wakeup_fd(before)
+        assert device.done
+        assert device.exception is None
+        assert device.launcher.exitcode == 0
+        with contextlib.suppress(BlockingIOError):
+            heard += hears.recv(100)
+        assert number not in heard
+
+
+def own_way(base: Any) -> Any:
+    """Make a class that relays without zdev."""
+
+    class Device(base):  # type: ignore[misc]
+        def run_device(self) -> None:
+            ins, outs = self._setup_sockets()
+            while True:
+                outs.send(ins.recv())
+
+    return Device
+
+
+def of_pyzmq(base: Any) -> Any:
+    """Make a class that relays by libzmq's proxy."""
+
+    class Device(base):  # type: ignore[misc]
+        def run_device(self) -> None:
+            zmq.proxy(*self._setup_sockets())
+
+    return Device
+
+
+@pytest.mark.parametrize("derive", [own_way, of_pyzmq])
+@pytest.mark.parametrize("how", ["stop", "SIGTERM", "SIGINT"])
+def test_what_a_subclass_runs_ends_too(
+    net: Network, devices: Devices, derive: Callable[[Any], Any], how: str
+) -> None:
+    device = streamer(devices, derive)
+    device.start()
+    source = net.socket(zmq.PUSH)
+    source.connect(device.endpoints["in"][0])
+    source.send(b"x")
+    if how == "stop":
+        device.stop(timeout=DEADLINE)
+    else:
+        os.kill(device.launcher.pid, getattr(signal, how))
+    device.join()
+    assert device.launcher.exitcode == 0
+
+
+# One end goes
+
+
+def test_killed(engine: str, net: Network, devices: Devices) -> None:
+    device = streamer(devices)
+    device.start()
+    user = Background(device.join)
+    os.kill(device.launcher.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        user.join()
+    assert device.done
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        device.join()
+    with pytest.raises(RuntimeError, match="ended"):
+        device.pause()
+    device.stop()
+    device.start()
+    relays(net, device)
+
+
+def test_killed_while_it_is_asked(engine: str, devices: Devices) -> None:
+    device = streamer(devices)
+    device.start()
+    os.kill(device.launcher.pid, signal.SIGSTOP)
+    users = [Background(device.statistics), Background(device.bind_in, ANY)]
+    wait_until(lambda: len(device._link._replies) == 2)
+    os.kill(device.launcher.pid, signal.SIGKILL)
+    for user in users:
+        with pytest.raises(RuntimeError, match="ended"):
+            user.join()
+
+
+def test_stop_kills_what_does_not_end(engine: str, devices: Devices) -> None:
+    device = streamer(devices)
+    device.start()
+    os.kill(device.launcher.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        device.stop(timeout=0.05)
+    assert device.done
+    assert device.launcher.exitcode == -signal.SIGKILL
+
+
+PARENT = """
+import multiprocessing, os, signal, sys, time, warnings
+import zmq, zdev
+
+def wait():
+    signal.alarm(60)
+    while True:
+        time.sleep(60)
+
+def fork():
+    process = os.fork()
+    if not process:
+        wait()
+    return process
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+    context = zmq.Context()
+    others = [fork()]
+    devices = []
+    for launch in {methods!r}:
+        device = zdev.ProcessDevice(zmq.STREAMER, zmq.PULL, zmq.PUSH)
+        device._launch_class = multiprocessing.get_context(launch).Process
+        device.daemon = {daemon}
+        device.bind_in("tcp://127.0.0.1:*")
+        device.start()
+        devices.append(device)
+        others.append(fork())
+        source = context.socket(zmq.PUSH)
+        source.connect(device.endpoints["in"][0])
+        source.send(b"x")
+    devices[0].pause()
+    other = multiprocessing.get_context("fork").Process(target=wait)
+    other.start()
+    others.append(other.pid)
+    print(*[device.launcher.pid for device in devices], flush=True)
+    print(*others, flush=True)
+    wait()
+"""
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+@pytest.mark.parametrize(
+    "methods", [["fork", "fork"], ["spawn", "fork"], ["forkserver", "forkserver"]]
+)
+def test_its_parent_is_killed(methods: list[str], daemon: bool) -> None:
+    """Then it ends, though siblings and other forks live that inherited all there was."""
+    script = PARENT.format(methods=methods, daemon=daemon)
+    parent = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    devices = [int(pid) for pid in parent.stdout.readline().split()]
+    others = [int(pid) for pid in parent.stdout.readline().split()]
+    try:
+        assert len(devices) == 2
+        assert all(map(lives, devices + others))
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not any(map(lives, devices)))
+        assert all(map(lives, others))
+    finally:
+        parent.stdout.close()
+        for other in others:
+            os.kill(other, signal.SIGKILL)
+
+
+# What a fork inherits
+
+
+def test_nothing_of_the_parents_context_is_used(
+    engine: str, net: Network, devices: Devices
+) -> None:
+    """It is in use, and the child lets go of all of it."""
+    mine = [net.bound(zmq.PULL, "tcp"), net.bound(zmq.PUB, "ipc")]
+    mine.append(net.peer(mine[0], zmq.PUSH))
+    global_one: zmq.Context[Any] = zmq.Context.instance()
+    inherited = [zmq.Context(), global_one.socket(zmq.PUSH)]
+    enough = threading.Event()
+
+    def talk() -> None:
+        while not enough.is_set():
+            mine[2].send(bytes(1000))
+            mine[0].recv()
+
+    def collecting(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def _setup_sockets(self) -> Any:
+                inherited.clear()
+                mine.clear()
+                gc.collect()
+                assert zmq.Context.instance() is not global_one
+                return super()._setup_sockets()
+
+        return Device
+
+    thread = Devices("Thread")
+    running = thread("Proxy", zmq.PULL, zmq.PUSH)
+    user = Background(talk)
+    try:
+        with running:
+            for _ in range(5):
+                device = streamer(devices, collecting)
+                with device:
+                    relays(net, device)
+                assert device.launcher.exitcode == 0
+    finally:
+        enough.set()
+        user.join()
+        inherited[1].close()
+        inherited[0].term()
+        global_one.term()
+
+
+def test_a_port_of_the_parent_is_free_when_the_parent_leaves_it(
+    engine: str, net: Network, devices: Devices
+) -> None:
+    first, second, child = (
+        zdev.ThreadDevice(zmq.STREAMER, zmq.PULL, zmq.PUSH),
+        *[streamer(devices) for _ in range(2)],
+    )
+    first.context_factory = lambda: net.context
+    port = first.bind_in_to_random_port("tcp://127.0.0.1")
+    held = second.bind_in_to_random_port("tcp://127.0.0.1")
+    with child:
+        first.start()
+        with second, streamer(devices):
+            first.stop()
+            first.start()  # again, there
+            assert first.endpoints["in"] == [f"tcp://127.0.0.1:{port}"]
+            first.stop()
+        second.start()
+        assert f"tcp://127.0.0.1:{held}" in second.endpoints["in"]
+
+
+FORKING = """
+import os, sys, warnings
+import zmq, zdev
+
+warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+devices = [zdev.ThreadProxy(zmq.PULL, zmq.PUSH), zdev.ProcessProxy(zmq.PULL, zmq.PUSH)]
+devices[0].daemon = False
+for device in devices:
+    device.start()
+child = os.fork()
+if not child:
+    for device in devices:
+        device.stop()  # here, it was never started
+        try:
+            device.join()
+        except RuntimeError:
+            pass
+        else:
+            os._exit(2)
+    mine = zdev.ThreadProxy(zmq.PULL, zmq.PUSH)
+    mine.daemon = False
+    mine.start()
+    sys.exit(7)
+assert os.waitpid(child, 0)[1] >> 8 == 7
+for device in devices:
+    device.statistics()
+    assert not device.done
+    device.stop()
+print("done")
+"""
+
+
+def test_a_plain_fork_leaves_the_devices_alone() -> None:
+    done = python(FORKING)
+    assert (done.stderr, done.stdout, done.returncode) == ("", "done\n", 0)
+
+
+LOGGING = """
+import logging, sys, warnings
+import zmq, zdev
+
+warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+device = zdev.ProcessProxy(zmq.PULL, zmq.PUSH, name="depot")
+with device:
+    pass
+device.setsockopt_in(99999, 1)
+try:
+    device.start()
+except zmq.ZMQError:
+    pass
+"""
+
+
+def test_the_log_is_the_parents() -> None:
+    done = python(LOGGING)
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["depot", "relays,"],
+        ["depot", "has"],
+        ["depot", "failed:"],
+        ["depot", "has"],
+    ]
+    assert (done.stderr, done.returncode) == ("", 0)
