@@ -308,10 +308,13 @@ def _forget_listeners(kept: set[int]) -> None:
     """
     with contextlib.suppress(OSError):
         default, null = socket.getdefaulttimeout(), os.open(os.devnull, os.O_RDWR)
-        socket.setdefaulttimeout(None)  # with one, to look at a socket would change it
         try:
             for fd in {int(name) for name in os.listdir("/dev/fd")} - kept:
                 with contextlib.suppress(OSError):
+                    # To look at a socket must not change it, since the parent has it too. A new
+                    # object makes it block or not as the default is; on PyPy always, on CPython if
+                    # there is a timeout.
+                    socket.setdefaulttimeout(None if os.get_blocking(fd) else 0.0)
                     inherited = socket.socket(fileno=fd)
                     listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                     inherited.detach()
