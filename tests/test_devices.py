@@ -7,6 +7,8 @@ import errno
 import inspect
 import itertools
 import multiprocessing
+import os
+import socket as tcp
 import struct
 import threading
 from collections.abc import Iterator
@@ -447,6 +449,25 @@ def test_context_factory_of_a_process_is_called_there(engine: str, net: Network)
         source.send(b"x")
         assert back.recv_multipart() == [b"context 1", b"x"]
     assert device.made == 0
+
+
+def test_a_forked_device_leaves_what_it_inherits_as_it_is() -> None:
+    ends = [*tcp.socketpair(), *tcp.socketpair(), tcp.create_server(("127.0.0.1", 0))]
+    ends[0].setblocking(False)
+    ends[4].setblocking(False)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    descriptors = [*(end.fileno() for end in ends), reader, writer]
+    before = [os.get_blocking(descriptor) for descriptor in descriptors]
+    device = zdev.ProcessDevice(zmq.QUEUE, zmq.PULL, zmq.PUSH)
+    device._launch_class = multiprocessing.get_context("fork").Process
+    with device:
+        assert [os.get_blocking(descriptor) for descriptor in descriptors] == before
+    assert before == [False, True, True, True, False, False, True]
+    for end in ends:
+        end.close()
+    os.close(reader)
+    os.close(writer)
 
 
 # Subclasses

@@ -640,10 +640,6 @@ class Device(zmq.devices.Device):
                 self._run.lingers = [pair for pair in self._run.lingers if pair[0] is not target]
                 self._hold_linger(target)
             return None
-        if verb == "bind":
-            addr = args[0] if args else kwargs["addr"]
-            bound.append((addr, bind(target, addr)))
-            return None
         if verb == "bind_to_random_port":
             # Not the socket's own, which goes beyond the range that is its default.
             with contextlib.closing(hold_random_port(*args, **kwargs)) as held:
@@ -651,17 +647,20 @@ class Device(zmq.devices.Device):
                 addr = f"{args[0]}:{port}"
                 bound.append((addr, bind(target, addr, held)))
             return port
+        addr = args[0] if args else kwargs["addr"]
+        if verb == "bind":
+            bound.append((addr, bind(target, addr)))
+            return None
         # What waits to be sent there is worth as much linger as at the end.
         self._restore_lingers()
         try:
             if verb == "unbind":
-                addr = args[0] if args else kwargs["addr"]
                 pair = next((pair for pair in bound if addr in pair), (addr, addr))
                 target.unbind(pair[1])
                 if pair in bound:
                     bound.remove(pair)
             else:
-                getattr(target, verb)(*args, **kwargs)
+                getattr(target, verb)(addr)
         finally:
             for waiting, _ in self._run.lingers:
                 waiting.setsockopt(zmq.LINGER, 0)
