@@ -50,13 +50,23 @@ def relays(net: Network, device: Any) -> None:
     assert sink.recv_multipart() == [b"x", b""]
 
 
-def lives(process: int) -> bool:
-    """Tell whether a process runs; one that nobody waits for has ended all the same."""
+def state_of(process: int) -> str:
+    """Return the letter that stands for the state of a process: X if there is none."""
     try:
         with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+            return stat.read().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
+
+
+def lives(process: int) -> bool:
+    """Tell whether a process runs; one that nobody waits for has ended all the same."""
+    return state_of(process) not in "ZX"
+
+
+def freeze(device: Any) -> None:
+    os.kill(device.launcher.pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(device.launcher.pid) == "T")
 
 
 # Start methods
@@ -277,7 +287,7 @@ def test_killed(engine: str, net: Network, devices: Devices) -> None:
 def test_killed_while_it_is_asked(engine: str, devices: Devices) -> None:
     device = streamer(devices)
     device.start()
-    os.kill(device.launcher.pid, signal.SIGSTOP)
+    freeze(device)
     users = [Background(device.statistics), Background(device.bind_in, ANY)]
     wait_until(lambda: len(device._link._replies) == 2)
     os.kill(device.launcher.pid, signal.SIGKILL)
@@ -289,7 +299,7 @@ def test_killed_while_it_is_asked(engine: str, devices: Devices) -> None:
 def test_stop_kills_what_does_not_end(engine: str, devices: Devices) -> None:
     device = streamer(devices)
     device.start()
-    os.kill(device.launcher.pid, signal.SIGSTOP)
+    freeze(device)
     with pytest.raises(TimeoutError):
         device.stop(timeout=0.05)
     assert device.done

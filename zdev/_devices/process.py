@@ -23,6 +23,8 @@ from typing import Any
 import zmq
 import zmq.devices
 
+from zdev._relay import LOOK
+
 from .base import Device, Run
 from .latch import Latch
 from .launchers import PATIENCE, BackgroundDevice
@@ -271,6 +273,52 @@ class Stopped(BaseException):
     """Ends what a subclass runs instead of one of zdev's relays."""
 
 
+# The signals that end a device
+ENDING = {signal.SIGTERM, signal.SIGINT}
+
+
+class Ending:
+    """Ends the device when a signal comes, or the parent says so."""
+
+    def __init__(self, device: ProcessDevice) -> None:
+        self._device = device
+        self._interrupted = False
+        self.signals, self._noted = socket.socketpair()
+        self.signals.setblocking(False)
+        self._noted.setblocking(False)
+        # Where the parent's event loop would hear of our signals
+        signal.set_wakeup_fd(-1)
+        for number in ENDING:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._device._perform("stop", None)
+        if self._goes_its_own_way() and not self._interrupted:
+            self._interrupted = True
+            raise Stopped
+
+    def _goes_its_own_way(self) -> bool:
+        """Tell whether a subclass runs something that a relay's stop cannot end."""
+        run = self._device._run
+        return run.ready.is_set() and not run.makes_relay and not run.has_relay.is_set()
+
+    def heed_signals(self) -> None:
+        """Be told of signals at once where they might meet no Python for a long time."""
+        if self._goes_its_own_way() and threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._noted.fileno(), warn_on_full_buffer=False)
+
+    def was_signalled(self) -> bool:
+        """Tell whether it was a signal that should end the device."""
+        return not ENDING.isdisjoint(self.signals.recv(4096))
+
+    def insist(self) -> None:
+        """Interrupt what a subclass runs, until it notices: it may just be about to wait."""
+        main = threading.main_thread().ident
+        while self._goes_its_own_way() and not self._interrupted and main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)
+            self._device._run.ended.wait(LOOK)
+
+
 def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     """Run a device in its own process."""
     if _ends.pop(link, None) is not None:
@@ -280,20 +328,16 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     run = device._run
     run.has_process = True
     run.log = lambda *_: None  # the parent does, whose log is set up
-    run.on_ready = lambda: _tell(link, "ready", run.bound)
+    ending = Ending(device)
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        device._perform("stop", None)
-        if _goes_its_own_way(run):
-            raise Stopped
+    def on_ready() -> None:
+        ending.heed_signals()
+        _tell(link, "ready", run.bound)
 
-    # Where the parent's event loop would hear of our signals
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    obey = threading.Thread(target=_obey, args=(device, link, parent), name="zdev-parent")
-    obey.daemon = True
-    obey.start()
+    run.on_ready = on_ready
+    threading.Thread(
+        target=_obey, args=(device, ending, link, parent), name="zdev-parent", daemon=True
+    ).start()
     with contextlib.suppress(BaseException):  # it is in device.exception
         device._launch()
     error = None if isinstance(device.exception, Stopped) else device.exception
@@ -325,26 +369,24 @@ def _forget_listeners(kept: set[int]) -> None:
             os.close(null)
 
 
-def _goes_its_own_way(run: Run) -> bool:
-    """Tell whether a subclass runs something that a relay's stop cannot end."""
-    return run.ready.is_set() and not run.makes_relay and not run.has_relay.is_set()
-
-
 def _tell(link: Connection, *message: Any) -> None:
     """Tell the parent, which may be gone."""
     with contextlib.suppress(OSError, ValueError):
         link.send(message)
 
 
-def _obey(device: ProcessDevice, link: Connection, parent: int) -> None:
+def _obey(device: ProcessDevice, ending: Ending, link: Connection, parent: int) -> None:
     """Do what the parent asks, until it ends; then end too. Runs in a thread of the child."""
-    ends: list[Any] = [link]
+    ends: list[Any] = [link, ending.signals]
     # Where a process can be waited for, its end is seen even if another process holds our link.
     with contextlib.suppress(AttributeError, OSError):
         ends.append(os.pidfd_open(parent))
-    main = threading.main_thread().ident
     while True:
         ready = wait(ends)
+        if ending.signals in ready:
+            if ending.was_signalled():
+                ending.insist()
+            continue
         if link not in ready:
             break
         try:
@@ -356,8 +398,8 @@ def _obey(device: ProcessDevice, link: Connection, parent: int) -> None:
         except Exception as error:
             outcome = False, _to_parent(error)
         _tell(link, "reply", number, outcome, device._run.bound)
-        if verb == "stop" and _goes_its_own_way(device._run) and main is not None:
-            signal.pthread_kill(main, signal.SIGTERM)
+        if verb == "stop":
+            ending.insist()
     with contextlib.suppress(Exception):
         device._perform("stop", None)
     # Nothing may hold an orphan up: neither what a subclass runs nor what is still to be sent.
