@@ -376,7 +376,7 @@ settle (zdev_relay *self, int *timeout)
         if (awaited) {
             /*  a receive may have taken the edge of its POLLOUT               */
             awaited->settled = 0;
-            if (direction->doubtful
+            if ((direction->doubtful || awaited->type == TYPE_ROUTER)
             && (*timeout < 0 || *timeout > DOUBT_TIMEOUT))
                 *timeout = DOUBT_TIMEOUT;
         }

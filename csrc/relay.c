@@ -490,7 +490,9 @@ zdev_direction_awaits (const zdev_relay *self, const zdev_direction *direction)
 
     A failing send may leave commands unprocessed, so the events are asked for
     first. Some sockets always show POLLOUT (XPUB, ROUTER); where it proves to
-    mean nothing, the direction is doubtful and waits for the descriptor.     */
+    mean nothing, the direction is doubtful and waits for the descriptor.
+    ROUTER_MANDATORY shows none while no peer has room, though the very one that
+    the message is for may be gone: only a send tells.                        */
 
 int
 zdev_direction_retry (zdev_relay *self, zdev_direction *direction)
@@ -500,10 +502,11 @@ zdev_direction_retry (zdev_relay *self, zdev_direction *direction)
     int events = zdev_socket_events (self, socket);
     if (events < 0)
         return events;
-    if (!(events & EVENT_OUT))
+    int shown = (events & EVENT_OUT) != 0;
+    if (!shown && socket->type != TYPE_ROUTER)
         return 0;
     int rc = deliver (self, direction);
-    direction->doubtful = rc == 0 && direction->stage == stage;
+    direction->doubtful = shown && rc == 0 && direction->stage == stage;
     if (rc == 1)
         direction->source->settled = 0;
     return rc;

@@ -420,13 +420,15 @@ class PythonLoop:
     def _retry(self, direction: Direction) -> int:
         """Try what is parked again; 1 when the direction is free, else 0."""
         stage = direction.stage
-        events = self._events(self._awaits(direction))
+        awaited = self._awaits(direction)
+        events = self._events(awaited)
         if events < 0:
             return events
-        if not events & POLLOUT:
+        shown = bool(events & POLLOUT)
+        if not shown and awaited.type != ROUTER:  # which shows none for a peer that is gone
             return 0
         result = self._deliver(direction)
-        direction.doubtful = result == 0 and direction.stage == stage
+        direction.doubtful = shown and result == 0 and direction.stage == stage
         if result == 1:
             direction.source.settled = False
         return result
@@ -570,9 +572,9 @@ class PythonLoop:
                 continue
             # A receive may have taken the edge of its POLLOUT.
             awaited.settled = False
-            if direction.doubtful:
+            if direction.doubtful or awaited.type == ROUTER:
                 doubtful = True
-            else:
+            if not direction.doubtful:
                 waiting.append(awaited)
         movable = 0
         for socket in self._sockets:
