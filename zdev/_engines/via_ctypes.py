@@ -50,29 +50,33 @@ class CtypesEngine:
     def __init__(self, addresses: Mapping[str, int]) -> None:
         pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
-        # None of these calls blocks, so the GIL is kept (PyDLL; PyPy has none): to drop it would
-        # hand it to another thread at each call. errno is saved behind each call and put back
-        # before the next, so that nothing comes between a failure and zmq_errno.
-        library = getattr(ctypes, "PyDLL", ctypes.CDLL)(None, use_errno=True)
-        prototype: Any = type(library.free)
+        # errno is saved behind each call and put back before the next, so that nothing comes
+        # between a failure and zmq_errno.
+        dropping = ctypes.CDLL(None, use_errno=True)
+        # To drop the GIL takes as long as the shorter calls; PyDLL, which PyPy lacks, keeps it.
+        keeping = getattr(ctypes, "PyDLL", ctypes.CDLL)(None, use_errno=True)
 
-        def bind(field: str, result: Any, *arguments: Any) -> Any:
+        def bind(field: str, result: Any, *arguments: Any, library: Any = dropping) -> Any:
+            prototype: Any = type(library.free)
             function = prototype(addresses[field])
             function.restype, function.argtypes = result, arguments
             return function
 
-        self.errno = bind("get_errno", number)
+        # Any of these may release somebody's last message. When that is one that pyzmq sent without
+        # copying, pyzmq waits in there for a thread of its own, which wants the GIL.
         self.recv = bind("msg_recv", number, pointer, pointer, number)
         self.send = bind("msg_send", number, pointer, pointer, number)
-        self.more = bind("msg_more", number, pointer)
-        self.copy = bind("msg_copy", number, pointer, pointer)
-        self._look = getattr(library, "poll", None)
-        self._init = bind("msg_init", number, pointer)
-        self._init_size = bind("msg_init_size", number, pointer, size)
         self._close = bind("msg_close", number, pointer)
-        self._data = bind("msg_data", pointer, pointer)
-        self._size = bind("msg_size", size, pointer)
         self._getsockopt = bind("getsockopt", number, pointer, number, pointer, pointer)
+
+        self.errno = bind("get_errno", number, library=keeping)
+        self.more = bind("msg_more", number, pointer, library=keeping)
+        self.copy = bind("msg_copy", number, pointer, pointer, library=keeping)
+        self._look = getattr(keeping, "poll", None)
+        self._init = bind("msg_init", number, pointer, library=keeping)
+        self._init_size = bind("msg_init_size", number, pointer, size, library=keeping)
+        self._data = bind("msg_data", pointer, pointer, library=keeping)
+        self._size = bind("msg_size", size, pointer, library=keeping)
 
     def poll(self, fds: list[int], timeout: int) -> list[int] | None:
         """poll(2), which drops the GIL only to wait.
