@@ -15,6 +15,7 @@ import zmq.devices
 import zmq.devices.basedevice
 
 from .base import PATIENCE, Device
+from .latch import Latch
 
 __all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice"]
 
@@ -25,6 +26,9 @@ _of_parents: list[Any] = []
 """What a fork left here of its parent's devices. It is never touched: it was caught in the act."""
 
 _watcher: threading.Thread | None = None
+
+_main_ends: Latch | None = None
+"""Set when the main thread has come to its end, where that can be known."""
 
 
 def _stop_all(devices: list[BackgroundDevice]) -> None:
@@ -43,7 +47,10 @@ def _stop_when_the_rest_ends() -> None:
 
     As for daemons, the time has come when no other thread is left for which it waits.
     """
-    threading.main_thread().join()
+    if _main_ends is None:
+        threading.main_thread().join()
+    else:
+        _main_ends.wait()
     while True:
         devices = [device for device in list(_running) if not device.daemon]
         ours = {device._run.worker for device in devices}
@@ -55,8 +62,14 @@ def _stop_when_the_rest_ends() -> None:
 
 
 def _watch() -> None:
-    global _watcher  # noqa: PLW0603 - once a process
+    global _main_ends, _watcher  # noqa: PLW0603 - once a process
     if _watcher is None:
+        # To join the main thread is a race with its own look at whether it has ended, which may
+        # then fail (python/cpython: threading._shutdown). concurrent.futures does it this way.
+        ending = Latch()
+        with contextlib.suppress(AttributeError, RuntimeError):
+            threading._register_atexit(ending.set)  # type: ignore[attr-defined]
+            _main_ends = ending
         _watcher = threading.Thread(target=_stop_when_the_rest_ends, name="zdev-exit", daemon=True)
         _watcher.start()
 
