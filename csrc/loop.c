@@ -478,7 +478,7 @@ int
 zdev_relay_run (zdev_relay *self, int timeout)
 {
     unsettle (self);
-    for (int rounds = 0; ; rounds++) {
+    for (int rounds = 0; ; rounds += timeout > 0) {
         int rc = 0;
         int blocking = timeout;
         int moved = round_of_turns (self);

@@ -710,3 +710,52 @@ def test_ctrl_c_while_another_thread_has_an_idle_relay(
     background.join()
     run_here(scene.relay, handler, scene.finish)
     scene.check_end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_another_thread_forks_has_its_handlers(engine: str) -> None:
+    """It inherits the main thread's replaced handlers, but not the run that delivers to them."""
+    script = """
+import os, signal, sys, threading, time, zmq, zdev
+context = zmq.Context()
+frontend, backend = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+relay = zdev.Relay(frontend, backend)
+
+def fork():
+    relay.statistics()  # it runs
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(tell, b"!")
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            os._exit(7)
+    os.read(ready, 1)
+    for _ in range(200):
+        os.kill(child, signal.SIGINT)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    relay.stop()
+    codes.append(status >> 8)
+
+codes = []
+thread = threading.Thread(target=fork)
+thread.start()
+relay.run()
+thread.join()
+context.destroy(linger=0)
+sys.exit(codes[0])
+"""
+    environment = {**os.environ, "ZDEV_ENGINE": engine}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (7, "")

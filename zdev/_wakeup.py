@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -114,6 +115,7 @@ class DeferredSignals:
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
             try:
+                _active.append(self)
                 self._replace()
                 self.active = True
                 # An event loop that has a wake-up descriptor of its own keeps it.
@@ -124,6 +126,7 @@ class DeferredSignals:
                     signal.set_wakeup_fd(previous)
             except BaseException:  # of a handler that did not wait yet
                 self.active = False
+                _active.remove(self)
                 self._restore()
                 raise
         return self
@@ -182,6 +185,18 @@ class DeferredSignals:
             if self._set_wakeup_fd:
                 signal.set_wakeup_fd(-1)
             self.active = False
+            if self in _active:
+                _active.remove(self)
+            self._restore()
+
+    def abandon(self) -> None:
+        """In a forked child, which has the handlers but not the run that delivers to them."""
+        self._pending.clear()
+        self.active = False
+        # PyPy does not yet know that this is the main thread now; the notes pass signals on.
+        with contextlib.suppress(ValueError):
+            if self._set_wakeup_fd:
+                signal.set_wakeup_fd(-1)  # its other end is the parent's too
             self._restore()
 
     def _deliver_all(self) -> None:
@@ -212,6 +227,18 @@ class DeferredSignals:
             if self._replaced or self._pending:
                 self._restore()
 
+
+# Whose handlers are replaced now: there is one main thread, but runs may be nested.
+_active: list[DeferredSignals] = []
+
+
+def _after_fork() -> None:
+    while _active:
+        _active.pop().abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 # What `DeferredSignals.deliver` runs, or a signal runs in it, and is no handler.
 OURS = (DeferredSignals._replace.__code__, Note.__call__.__code__)

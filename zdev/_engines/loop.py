@@ -48,6 +48,8 @@ DOUBT_TIMEOUT = 50
 BOUNDED_ROUNDS = 64
 # Commands served between two rounds: a flood of them must not stop traffic.
 MAX_COMMANDS = 16
+# What zmq_msg_recv(3) returns at most.
+INT_MAX = 2**31 - 1
 # Messages kept for reuse.
 MAX_SPARE = 64
 
@@ -77,6 +79,9 @@ class Binding(Protocol):
 
     def copy(self, to: Message, message: Message, /) -> int:
         """zmq_msg_copy(3): 0 or -1."""
+
+    def size(self, message: Message, /) -> int:
+        """zmq_msg_size(3)."""
 
     def empty(self, message: Message, /) -> None:
         """Release what the message holds."""
@@ -270,6 +275,8 @@ class PythonLoop:
                 if error == EFSM:  # REQ, REP: not its turn
                     return 0
                 return -error
+            if size == INT_MAX:  # zmq_msg_recv(3) gives no more than an int holds
+                size = binding.size(message)
             if len(frames.list) < 2:
                 frames.head[len(frames.list)] = size
             frames.list.append(message)

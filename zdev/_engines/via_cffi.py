@@ -20,6 +20,10 @@ EVENTS = 15  # ZMQ_EVENTS
 
 ffi = cffi.FFI()
 
+# CFFI looks types up by name under a lock, which another thread may hold at a fork.
+INT, SIZE, POINTER = map(ffi.typeof, ("int *", "size_t *", "void *"))
+MESSAGE = ffi.typeof("void *[8]")  # a zmq_msg_t: 64 bytes, aligned like a pointer
+
 
 class CffiEngine:
     """Makes Python loops over CFFI, and is their binding.
@@ -46,10 +50,8 @@ class CffiEngine:
         self._init_size = bind("msg_init_size", "int (*) (void *, size_t)")
         self._close = bind("msg_close", "int (*) (void *)")
         self._data = bind("msg_data", "void *(*) (void *)")
-        self._size = bind("msg_size", "size_t (*) (const void *)")
+        self.size = bind("msg_size", "size_t (*) (const void *)")
         self._getsockopt = bind("getsockopt", "int (*) (void *, int, void *, size_t *)")
-        # A zmq_msg_t: 64 bytes, aligned like a pointer.
-        self._buffer = ffi.typeof("void *[8]")
 
     def loop(self, settings: Settings) -> PythonLoop:
         """Make the loop of a relay."""
@@ -57,11 +59,11 @@ class CffiEngine:
 
     def socket(self, end: End) -> Any:
         """Return the socket's handle."""
-        return ffi.cast("void *", end.handle)
+        return ffi.cast(POINTER, end.handle)
 
     def message(self) -> Any:
         """Make an empty message."""
-        message = ffi.new(self._buffer)
+        message = ffi.new(MESSAGE)
         self._init(message)
         return ffi.gc(message, self._close)
 
@@ -81,9 +83,9 @@ class CffiEngine:
 
     def data(self, message: Any) -> bytes:
         """Return what the message holds."""
-        return bytes(ffi.buffer(self._data(message), self._size(message)))
+        return bytes(ffi.buffer(self._data(message), self.size(message)))
 
     def events(self, socket: Any) -> int:
         """Return ZMQ_EVENTS, or -1."""
-        events, size = ffi.new("int *"), ffi.new("size_t *", ffi.sizeof("int"))
+        events, size = ffi.new(INT), ffi.new(SIZE, ffi.sizeof(INT.item))
         return events[0] if self._getsockopt(socket, EVENTS, events, size) == 0 else -1

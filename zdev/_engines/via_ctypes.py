@@ -76,7 +76,7 @@ class CtypesEngine:
         self._init = bind("msg_init", number, pointer, library=keeping)
         self._init_size = bind("msg_init_size", number, pointer, size, library=keeping)
         self._data = bind("msg_data", pointer, pointer, library=keeping)
-        self._size = bind("msg_size", size, pointer, library=keeping)
+        self.size = bind("msg_size", size, pointer, library=keeping)
 
     def poll(self, fds: list[int], timeout: int) -> list[int] | None:
         """poll(2), which drops the GIL only to wait.
@@ -124,7 +124,7 @@ class CtypesEngine:
 
     def data(self, message: Message) -> bytes:
         """Return what the message holds."""
-        return ctypes.string_at(self._data(message), self._size(message))
+        return ctypes.string_at(self._data(message), self.size(message))
 
     def events(self, socket: int) -> int:
         """Return ZMQ_EVENTS, or -1."""

@@ -76,6 +76,10 @@ class PyzmqEngine:
         """Tell whether more frames follow."""
         return message.more
 
+    def size(self, message: Message) -> int:
+        """Return the size of the frame."""
+        return len(message.frame)
+
     def copy(self, to: Message, message: Message) -> int:
         """Share a frame: to send one does not take it away."""
         to.frame = message.frame
