@@ -216,7 +216,7 @@ def stream_for(state: Any, net: Network, devices: Devices) -> Stream:
 # Start
 
 
-class Trouble(Exception):  # noqa: N818
+class Trouble(Exception):
     """What a subclass may raise."""
 
 
@@ -705,7 +705,8 @@ def test_an_ended_device_is_collected_with_all_it_had(
         gone = weakref.ref(stream.device)
         census.nothing_new()
         del stream
-        gc.collect()
+        for _ in range(10):  # PyPy takes its time
+            gc.collect()
         assert gone() is None
         census.nothing_new()
 

@@ -241,17 +241,19 @@ class Relay:
         if capture_policy not in ("block", "drop"):
             raise ValueError(f'capture_policy must be "block" or "drop", not {capture_policy!r}')
 
-        self._wakeup = Wakeup()
+        prefixes = _prefix(in_prefix, "in_prefix"), _prefix(out_prefix, "out_prefix")
+        burst = _burst(burst)
+        self._wakeup = Wakeup()  # last: until it is collected, it holds descriptors
         settings = Settings(
             frontend=ends[front],
             backend=ends[back],
             capture=ends.get(side),
             control=ends.get(steer),
-            in_prefix=_prefix(in_prefix, "in_prefix"),
-            out_prefix=_prefix(out_prefix, "out_prefix"),
+            in_prefix=prefixes[0],
+            out_prefix=prefixes[1],
             swap=bool(swap),
             capture_drop=capture_policy == "drop",
-            burst=_burst(burst),
+            burst=burst,
             wakeup_fd=self._wakeup.waited_fd,
         )
         self._ends = ends

@@ -139,6 +139,7 @@ class Run:
         self.ended = Latch()
         self.on_ready: Callable[[], None] = lambda: None
         self.has_process = False  # all to itself
+        self.terminated = False  # the context is, by others
         self.log: Callable[..., None] = logger.log
 
     def endpoints(self) -> dict[str, list[str]]:
@@ -395,6 +396,7 @@ class Device(zmq.devices.Device):
         except zmq.ContextTerminated:
             # Not every socket may have learnt of it yet; those could still be set to wait.
             self._run.lingers, self._run.drain_until = [], None
+            self._run.terminated = True
             raise
         finally:
             self._restore_lingers()
@@ -453,6 +455,7 @@ class Device(zmq.devices.Device):
         try:
             self.run_device()
         except zmq.ZMQError as error:
+            self._run.terminated = self._run.terminated or error.errno == zmq.ETERM
             if error.errno not in (zmq.ETERM, zmq.ENOTSOCK) or self._misses_start():
                 self._fail(error)
                 raise
@@ -527,8 +530,12 @@ class Device(zmq.devices.Device):
             await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
 
     def _owns_context(self) -> bool:
-        """Tell whether nobody else can have the context: a class makes a new one each time."""
-        return self._run.has_process or isinstance(self.context_factory, type)
+        """Tell whether nobody else ends the context: a class makes a new one each time."""
+        if self._run.has_process:
+            return True
+        # What a subclass does in a run() of its own, such as to heed ETERM, is not seen.
+        seen = type(self).run is Device.run and not self._run.terminated
+        return seen and isinstance(self.context_factory, type)
 
     def _finish(self) -> None:
         """Tell everybody that the run is over."""

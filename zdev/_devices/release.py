@@ -20,7 +20,7 @@ def end_context(context: zmq.Context[Any] | None, linger: float, with_others: bo
     Parameters
     ----------
     context : zmq.Context
-        It may be terminated already.
+        It may be terminated already, but not just now: then it would be gone under our hands.
     linger : float
         Seconds for what its sockets still have to send.
     with_others : bool
@@ -31,9 +31,7 @@ def end_context(context: zmq.Context[Any] | None, linger: float, with_others: bo
     sockets = list(getattr(context, "_sockets", ()))
     if not with_others and any(not other.closed for other in sockets):
         return
-    with contextlib.suppress(zmq.ZMQError):  # somebody terminates it right now
-        context.socket(zmq.PAIR).close(0)
-        context.destroy(linger=int(linger * 1000))
+    context.destroy(linger=int(linger * 1000))
 
 
 def await_unbound(addresses: Iterable[str], patience: float) -> None:
