@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from zdev import _engines
 
 from .support import Network, available_engines
-
 
 # A test that hangs ends the run: CI must not wait for it. The signal's default action needs no
 # Python, so it works whatever hangs.

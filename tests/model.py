@@ -14,7 +14,7 @@ import enum
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 Frames = Sequence[bytes]
 
@@ -90,7 +90,7 @@ class Message(NamedTuple):
     """A message at a source, and what the test makes happen to it."""
 
     frames: tuple[bytes, ...]
-    fate: Optional[Fate]  # instead of what its destination would do
+    fate: Fate | None  # instead of what its destination would do
     captured: bool  # whether the capture socket gets its copy
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
-from typing import AbstractSet, Any
+from typing import Any
 
 import pytest
 
-from zdev._contract import WOKEN, Settings, Statistics
+from zdev._contract import STEPPED, WOKEN, Settings, Statistics
 
 from .model import Device, Direction, Fate, Type, ordered
 from .scripted import WAKEUP_FD, ScriptedLibzmq, Socket
@@ -67,22 +68,30 @@ ONE, THREE = [b"one"], [b"3a", b"", b"3c"]
 
 CASES = {
     "streamer": Case(
-        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"frontend": [[b"two"]]}),
+        PULL,
+        PUSH,
+        ({"frontend": [ONE, THREE]}, {"frontend": [[b"two"]]}),
     ),
     "both ways": Case(
-        DEALER, DEALER,
-        ({"frontend": [ONE, THREE], "backend": [[b"4a", b"4b", b"4c"], [b""]]}, {"backend": [[b"5"]]}),
+        DEALER,
+        DEALER,
+        (
+            {"frontend": [ONE, THREE], "backend": [[b"4a", b"4b", b"4c"], [b""]]},
+            {"backend": [[b"5"]]},
+        ),
         burst=1,
     ),
     "queue": Case(
-        ROUTER, DEALER,
+        ROUTER,
+        DEALER,
         (
             {"frontend": [[b"id1", b"", b"q1"], [b"id2", b"q2"]]},
             {"backend": [[b"id1", b"", b"a1"], [b"stray"], [b"id2", b"a2"]]},
         ),
     ),
     "routers": Case(
-        ROUTER, ROUTER,
+        ROUTER,
+        ROUTER,
         (
             {"frontend": [[b"a", b"x"], [b"a", b"", b"delimiter"], [b"a", b"x", b"", b"3"]]},
             {"frontend": [[b"a", b"nobody", b"1"]], "backend": [[b"x", b"a", b"answer"]]},
@@ -93,74 +102,131 @@ CASES = {
             "frontend": {"peers": {b"a"}, "mandatory": True},
             "backend": {"peers": {b"x"}, "mandatory": True},
         },
-    ),  # fmt: skip
+    ),
     "request": Case(
-        REP, REQ,
-        ({"frontend": [THREE]}, {"backend": [ONE]}, {"frontend": [[b"q2"]]}, {"backend": [[b"a2"]]}),
+        REP,
+        REQ,
+        (
+            {"frontend": [THREE]},
+            {"backend": [ONE]},
+            {"frontend": [[b"q2"]]},
+            {"backend": [[b"a2"]]},
+        ),
     ),
     "out of turn": Case(
-        DEALER, REQ,
+        DEALER,
+        REQ,
         ({"frontend": [[b"q1", b"1"], [b"q2"]]}, {"backend": [[b"a1"]]}, {"backend": [THREE]}),
     ),
     "echo": Case(REP, REP, ({"frontend": [THREE]}, {"frontend": [ONE]}), single=True),
     "subscriptions": Case(
-        XSUB, XPUB, ({"backend": [[b"\x01a"]]}, {"frontend": [[b"a", b"1"]], "backend": [[b"\x01b"]]}),
+        XSUB,
+        XPUB,
+        ({"backend": [[b"\x01a"]]}, {"frontend": [[b"a", b"1"]], "backend": [[b"\x01b"]]}),
     ),
     "no way up": Case(
-        PULL, XPUB, ({"backend": [[b"\x01"]]}, {"frontend": [ONE], "backend": [[b"\x01b"]]}),
+        PULL,
+        XPUB,
+        ({"backend": [[b"\x01"]]}, {"frontend": [ONE], "backend": [[b"\x01b"]]}),
     ),
     "streams": Case(
-        STREAM, STREAM,
+        STREAM,
+        STREAM,
         ({"frontend": [[b"p", b"1"], [b"gone", b"2"], [b"p", b"3"]], "backend": [[b"p", b""]]},),
         options={"frontend": {"peers": {b"p"}}, "backend": {"peers": {b"p"}}},
     ),
     "full": Case(
-        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"backend": 1}, {"backend": 1}),
+        PULL,
+        PUSH,
+        ({"frontend": [ONE, THREE]}, {"backend": 1}, {"backend": 1}),
         options={"backend": {"room": 0}},
     ),
     "full, the other way free": Case(
-        PAIR, PAIR,
+        PAIR,
+        PAIR,
         (
             {"frontend": [THREE, ONE], "backend": [[b"4"]]},
             {"backend": [[b"5a", b"5b"]]},
             {"backend": 2},
         ),
-        options={"backend": {"room": 0}}, burst=2,
+        options={"backend": {"room": 0}},
+        burst=2,
     ),
     "full router": Case(
-        DEALER, ROUTER, ({"frontend": [[b"x", b"1"], [b"x", b"2", b"3"]]}, {"backend": 2}),
+        DEALER,
+        ROUTER,
+        ({"frontend": [[b"x", b"1"], [b"x", b"2", b"3"]]}, {"backend": 2}),
         options={"backend": {"room": 0, "peers": {b"x"}, "mandatory": True}},
     ),
     "full xpub": Case(
-        PULL, XPUB, ({"frontend": [ONE, THREE], "backend": [[b"\x01"]]}, {"backend": 2}),
+        PULL,
+        XPUB,
+        ({"frontend": [ONE, THREE], "backend": [[b"\x01"]]}, {"backend": 2}),
         options={"backend": {"room": 0, "mandatory": True}},
     ),
     "capture": Case(
-        DEALER, DEALER,
+        DEALER,
+        DEALER,
         ({"frontend": [ONE, THREE], "backend": [[b"4a", b"4b"]]}, {"backend": [[b"5"]]}),
-        capture=PUSH, in_prefix=b"a prefix that libzmq must allocate", out_prefix=b"",
+        capture=PUSH,
+        in_prefix=b"a prefix that libzmq must allocate",
+        out_prefix=b"",
     ),
     "capture of a swap": Case(
-        ROUTER, ROUTER,
+        ROUTER,
+        ROUTER,
         ({"frontend": [[b"a", b"b", b"1"], [b"a", b""]]}, {"backend": [[b"b", b"a"]]}),
-        swap=True, capture=PAIR, in_prefix=b"in",
+        swap=True,
+        capture=PAIR,
+        in_prefix=b"in",
     ),
     "full capture": Case(
-        PULL, PUSH, ({"frontend": [ONE, THREE]}, {"capture": 1}, {"capture": 1}),
-        capture=PAIR, in_prefix=b"in", options={"capture": {"room": 0}},
+        PULL,
+        PUSH,
+        ({"frontend": [ONE, THREE]}, {"capture": 1}, {"capture": 1}),
+        capture=PAIR,
+        in_prefix=b"in",
+        options={"capture": {"room": 0}},
+    ),
+    "full, then full capture": Case(
+        PULL,
+        PUSH,
+        (
+            {"frontend": [ONE, THREE]},
+            {"backend": 1},
+            {"capture": 1},
+            {"capture": 1},
+            {"backend": 1},
+        ),
+        capture=PUSH,
+        in_prefix=b"in",
+        options={"backend": {"room": 0}, "capture": {"room": 0}},
     ),
     "full capture, dropped": Case(
-        PULL, PUSH,
-        ({"frontend": [ONE, THREE]}, {"frontend": [[b"2"]]}, {"capture": 1}, {"frontend": [[b"3"]]}),
-        capture=PUSH, capture_drop=True, in_prefix=b"in", options={"capture": {"room": 1}},
+        PULL,
+        PUSH,
+        (
+            {"frontend": [ONE, THREE]},
+            {"frontend": [[b"2"]]},
+            {"capture": 1},
+            {"frontend": [[b"3"]]},
+        ),
+        capture=PUSH,
+        capture_drop=True,
+        in_prefix=b"in",
+        options={"capture": {"room": 1}},
     ),
     "xpub capture": Case(
-        PAIR, PAIR,
+        PAIR,
+        PAIR,
         ({"capture": [[b"\x01"]], "frontend": [ONE]}, {"backend": [THREE], "capture": [[b"\x00"]]}),
-        capture=XPUB, out_prefix=b"out", capture_drop=True,
+        capture=XPUB,
+        out_prefix=b"out",
+        capture_drop=True,
     ),
     "steered": Case(
-        PULL, PUSH,
+        PULL,
+        PUSH,
         (
             {"frontend": [THREE]},
             {"control": [[b"PAUSE"]]},
@@ -173,17 +239,20 @@ CASES = {
         control=PAIR,
     ),
     "steered while full": Case(
-        DEALER, DEALER,
+        DEALER,
+        DEALER,
         (
             {"frontend": [THREE], "backend": [ONE]},
             {"control": [[b"STATISTICS"]]},
             {"backend": 1},
             {"control": [[b""]]},
         ),
-        control=REP, options={"backend": {"room": 0}},
+        control=REP,
+        options={"backend": {"room": 0}},
     ),
     "steered by many": Case(
-        PAIR, PAIR,
+        PAIR,
+        PAIR,
         (
             {"control": [[b"req", b"", b"PAUSE"]]},
             {"control": [[b"req", b"", b"huh"], [b"dealer", b"STATISTICS"]], "frontend": [ONE]},
@@ -193,11 +262,16 @@ CASES = {
         control=ROUTER,
     ),
     "steered by a listener": Case(
-        PAIR, PAIR,
-        ({"control": [[b"STATISTICS"], [b"PAUSE"]]}, {"frontend": [ONE]}, {"control": [[b"RESUME"]]}),
+        PAIR,
+        PAIR,
+        (
+            {"control": [[b"STATISTICS"], [b"PAUSE"]]},
+            {"frontend": [ONE]},
+            {"control": [[b"RESUME"]]},
+        ),
         control=PULL,
     ),
-}  # fmt: skip
+}
 
 
 class Bench:
@@ -207,7 +281,7 @@ class Bench:
         self.case = case
         self.engine = engine
         self.libzmq = ScriptedLibzmq(throttled=throttled)
-        self.libzmq.on_block = self.nothing_can_move
+        self.libzmq.on_block = self.block
         self.sockets: dict[str, Socket] = {}
         for role in ("frontend", "backend", "capture", "control"):
             kind = getattr(case, role)
@@ -235,42 +309,47 @@ class Bench:
                 self.sockets[role].deliver(frames)
                 self.delivered[role] += 1
 
-    def nothing_can_move(self, bounded: bool) -> None:
-        """The loop blocks: nothing that it should do may be possible.
+    def block(self, bounded: bool) -> None:
+        """The loop blocks; for a bounded time, if a socket showed POLLOUT and refused."""
+        movable = self.movable(but_refusing=bounded)
+        assert not movable, f"blocked, and {movable}"
 
-        But for sockets that show POLLOUT and refuse, the loop may try again now and then.
-        """
+    def movable(self, but_refusing: bool = False) -> str | None:
+        """Say what the loop could move now, if anything."""
         statistics: Statistics = self.loop.statistics()
         frontend, backend = self.sockets["frontend"], self.sockets["backend"]
+        capture, control = self.sockets.get("capture"), self.sockets.get("control")
         ways = [
             (frontend, backend, statistics.frontend_to_backend),
             (backend, frontend, statistics.backend_to_frontend),
         ]
         copies = statistics.capture.parked
+        if control and control.readable():
+            return "the control socket has a message"
+        if self.loop.paused:
+            return None
         for source, destination, way in ways[: 1 if self.case.single else 2]:
-            if self.loop.paused:
-                continue
-            assert bounded or not (way.parked and destination.writable()), (
-                f"{destination.name} has room"
-            )
-            idle = not way.parked and not copies
-            assert not (idle and source.readable()), f"{source.name} has a message"
-        capture, control = self.sockets.get("capture"), self.sockets.get("control")
-        if capture and not self.loop.paused:
-            assert bounded or not (copies and capture.writable()), "the capture has room"
-            if capture.kind == XPUB and not capture.closed:
-                assert not capture.readable(), "the capture has a message"
-        assert not (control and control.readable()), "the control socket has a message"
+            if way.parked and destination.writable() and not but_refusing:
+                return f"{destination.name} has room"
+            if source.readable() and not way.parked and not copies:
+                return f"{source.name} has a message"
+        if capture and copies and capture.writable() and not but_refusing:
+            return "the capture has room"
+        if capture and capture.kind == XPUB and not capture.closed and capture.readable():
+            return "the capture has a message"
+        return None
 
     def run(self) -> int | None:
         """Run until the script is over or the loop ends; None if it could not be made."""
-        code = self.start()
-        while code == WOKEN and not self.libzmq.over:
+        if not self.make():
+            return None
+        while True:
             code = self.run_on()
-        return code
+            if code != WOKEN or self.libzmq.over:
+                return code
 
-    def start(self) -> int | None:
-        """Make the loop and run it until it returns; None if it could not be made."""
+    def make(self) -> bool:
+        """Make the loop, unless memory is short."""
         case, ends = self.case, {role: socket.end for role, socket in self.sockets.items()}
         settings = Settings(
             frontend=ends["frontend"],
@@ -287,16 +366,39 @@ class Bench:
         try:
             self.loop = self.make_loop(settings)
         except MemoryError:
+            return False
+        return True
+
+    def run_by_steps(self) -> int | None:
+        """Run as users of `step` do: again while it moves something, else when a socket is ready."""
+        if not self.make():
             return None
-        return self.run_on()
+        while True:
+            before, commands = self.loop.statistics(), self.commands_left()
+            code = self.run_on(timeout=0)
+            if code < STEPPED:
+                return code
+            changed = before != self.statistics or commands != self.commands_left()
+            assert (code > STEPPED) == changed, f"{code - STEPPED} moved"
+            if code > STEPPED:
+                continue
+            assert not self.movable(), f"nothing moved, yet {self.movable()}"
+            while not any(socket.signalled for socket in self.sockets.values()):
+                assert not self.movable(), f"no descriptor tells that {self.movable()}"
+                if not self.libzmq.script:
+                    return WOKEN
+                self.libzmq.script.popleft()()
+
+    def commands_left(self) -> int:
+        return self.sockets["control"].left if "control" in self.sockets else 0
 
     def make_loop(self, settings: Settings) -> Any:
         return self.libzmq.engine(self.engine).loop(settings)
 
-    def run_on(self) -> int:
+    def run_on(self, timeout: int = -1) -> int:
         """Run on, as Relay.run does after each wake-up, and note the counters."""
         self.libzmq.woken = False
-        code = int(self.loop.run(-1))
+        code = int(self.loop.run(timeout))
         self.libzmq.check()
         self.statistics = self.loop.statistics()
         return code

@@ -297,10 +297,10 @@ class Socket:
         events = 0
         if self.kind not in CANNOT_RECEIVE and self._has_message():
             events |= POLLIN
-        if self.kind not in CANNOT_SEND:
-            # PUB and XPUB always show it, whatever XPUB_NODROP says
-            if self.writable() or self.kind in (Type.PUB, Type.XPUB):
-                events |= POLLOUT
+        # PUB and XPUB always show it, whatever XPUB_NODROP says
+        shown = self.kind in (Type.PUB, Type.XPUB)
+        if shown or (self.kind not in CANNOT_SEND and self.writable()):
+            events |= POLLOUT
         return events
 
     # Errors

@@ -686,7 +686,7 @@ SHAPES = {
     ids=["inproc", "inproc-swapped-captured", "tcp-captured", "tcp-swapped"],
 )
 @pytest.mark.parametrize("shape", SHAPES)
-def test_extreme_sizes(  # noqa: PLR0917 - of a matrix
+def test_extreme_sizes(
     engine: str, net: Network, shape: str, swapped: bool, captured: bool, transport: str
 ) -> None:
     message = SHAPES[shape]

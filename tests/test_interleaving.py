@@ -158,7 +158,8 @@ def test_a_wakeup_at_every_moment(name: str) -> None:
 
     for number, benches in disturbed(case, wake):
         for bench in benches:
-            assert bench.start() == WOKEN
+            assert bench.make()
+            assert bench.run_on() == WOKEN
             received = [c.result for c in bench.libzmq.trace[number:] if c.name == "recv"]
             whole = [frame for frame in received if len(frame) == 1]
             assert len(whole) <= 2 * case.burst, "it looks up after a burst each way"
@@ -201,6 +202,22 @@ def test_terminate_at_every_moment(name: str) -> None:
             assert sum(way.dropped for way in bench.statistics[:2]) == 0
 
 
+# Step by step
+
+
+@THROTTLED
+@pytest.mark.parametrize("name", CASES)
+def test_steps(name: str, throttled: bool) -> None:
+    """A step that moves nothing may be followed by a wait for a descriptor."""
+    case = CASES[name]
+    benches = [Bench(case, engine, throttled=throttled) for engine in ENGINES]
+    for bench in benches:
+        assert bench.run_by_steps() == (FINISHED if case.terminates else WOKEN)
+        compare(bench, *predict(case))
+    assert_same_calls(benches)
+    check_freed(benches)
+
+
 # Everything at once
 
 CALLS = st.integers(0, 80)
@@ -213,10 +230,16 @@ ERRORS = st.sampled_from([EINTR, EAGAIN, EFSM, EHOSTUNREACH, ENOMEM])
     burst=st.sampled_from([1, 2, 64]),
     faults=st.dictionaries(CALLS, ERRORS, max_size=8),
     wakeups=st.sets(CALLS, max_size=3),
+    steps=st.booleans(),
 )
 @examples(200)
 def test_many_errors_and_wakeups(
-    name: str, throttled: bool, burst: int, faults: dict[int, int], wakeups: set[int]
+    name: str,
+    throttled: bool,
+    burst: int,
+    faults: dict[int, int],
+    wakeups: set[int],
+    steps: bool,
 ) -> None:
     case = replace(TIMELESS[name], burst=burst)
     benches = [Bench(case, engine, throttled=throttled) for engine in ENGINES[:2]]
@@ -224,7 +247,7 @@ def test_many_errors_and_wakeups(
         bench.libzmq.faults.update(faults)
         for number in wakeups:
             bench.libzmq.before[number] = lambda libzmq=bench.libzmq: setattr(libzmq, "woken", True)
-        code = bench.run()
+        code = bench.run_by_steps() if steps else bench.run()
         if code is None:
             continue  # no memory for the prefix
         assert code == WOKEN

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import hypothesis.strategies as st
 import pytest
 import zmq
-from hypothesis import example, given
+from hypothesis import given
 
 import zdev
 

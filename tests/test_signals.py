@@ -35,7 +35,7 @@ MESSAGES = [
 ]
 
 
-class Interruption(Exception):  # noqa: N818 - as KeyboardInterrupt
+class Interruption(Exception):
     """What a handler raises."""
 
 

@@ -391,6 +391,31 @@ def test_pause_and_resume_while_a_peer_is_full(
     device.end()
 
 
+@pytest.mark.parametrize("state", ["backend", "capture"])
+def test_terminate_tries_what_is_parked_a_last_time(
+    engine: str, plant: Callable[..., Plant], state: str
+) -> None:
+    """Its peer has made room meanwhile, in a pause."""
+    device = plant(narrow=state)
+    messages = _numbered(30)
+    device.run()
+    for message in messages:
+        device.client.send_multipart(message)
+    stuck = device.worker if state == "backend" else device.watcher
+    wait_until(lambda: device.relay.statistics()[0].parked + device.relay.statistics()[2].parked)
+    device.operator.command(b"PAUSE")
+    first = _drain(stuck)
+    # The room is known to libzmq only some time after the reads.
+    end = device.backend if state == "backend" else device.capture
+    wait_until(lambda: device.relay.call(lambda: end.poll(0, zmq.POLLOUT)))
+    device.operator.command(b"TERMINATE")
+    device.end()
+    there, _, capture = device.relay.statistics()
+    assert there.parked == capture.parked == 0
+    assert first + _drain(stuck) == messages[: len(first) + 1]
+    assert _drain(device.frontend) == messages[there.messages_received :]
+
+
 def test_both_ways_parked_and_steered(engine: str, plant: Callable[..., Plant]) -> None:
     device = plant(narrow="backend")
     device.frontend.sndhwm = 1
