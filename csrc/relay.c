@@ -545,10 +545,13 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
     int rc = 1;
 
     if (direction->stage != STAGE_TAKING) {
+        zdev_stage stage = direction->stage;
         rc = zdev_direction_retry (self, direction);
-        if (rc <= 0)
+        if (rc < 0)
             return rc;
-        moved++;
+        moved += direction->stage != stage;
+        if (rc == 0)
+            return moved;
     }
     while (!source->settled && moved < self->burst) {
         rc = self->zmq.msg_recv (frames_slot (held), source->handle,

@@ -445,10 +445,13 @@ class PythonLoop:
         source = direction.source
         moved = 0
         if direction.stage != TAKING:
+            stage = direction.stage
             result = self._retry(direction)
-            if result <= 0:
+            if result < 0:
                 return result
-            moved = 1
+            moved = int(direction.stage != stage)
+            if result == 0:
+                return moved
         while not source.settled and moved < self._burst:
             held = direction.held
             result = self._receive(held, source)
