@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 __all__ = ["Latch"]
+
+FOREVER = threading.TIMEOUT_MAX
+
+# Seconds between looks for signals. One that comes when the main thread is just about to wait does
+# not wake it, and only there do handlers run.
+LOOK = 0.25
 
 
 class Latch:
@@ -35,13 +42,16 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for it, at most so many seconds; tell whether it has happened."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        in_main = threading.current_thread() is threading.main_thread()
         waiter = threading.Lock()
         waiter.acquire()
         self._waiters.add(waiter)
         try:
-            if not self._set:
-                limit = -1.0 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-                waiter.acquire(timeout=limit)
+            while not self._set:
+                left = FOREVER if deadline is None else deadline - time.monotonic()
+                if left <= 0 or waiter.acquire(timeout=min(left, LOOK if in_main else FOREVER)):
+                    break
         finally:
             self._waiters.discard(waiter)
         return self._set
