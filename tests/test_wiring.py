@@ -85,7 +85,7 @@ def test_endpoints_of_all_roles(engine: str, devices: Devices, tmp_path: Path) -
     everywhere = [address for bound in endpoints.values() for address in bound]
     assert len(set(everywhere)) == 16
     device.stop()
-    assert not any(map(listens, everywhere))
+    wait_until(lambda: not any(map(listens, everywhere)))
     assert device.endpoints["out"] == endpoints["out"], "what was is still known"
 
 
