@@ -477,6 +477,25 @@ def test_drain_delivers_all_that_is_queued(
     assert stream.there.messages_sent == 5000
 
 
+def test_a_drain_gives_peers_its_time(engine: str, net: Network, devices: Devices) -> None:
+    """What its sockets have taken reaches them, though they are late and it is not to linger."""
+    stream = Stream(net, devices)
+    stream.device.setsockopt_out(zmq.LINGER, 0)
+    stream.device.start()
+    stream.device.pause()
+    source, sink = stream.source(), stream.sink(rcvhwm=1, rcvbuf=4096)
+    for _ in range(500):
+        source.send(bytes(20_000))
+    stop = Background(stream.device.stop, drain=DEADLINE)
+    wait_until(lambda: stream.there.messages_sent == 500)
+    if devices.in_this_process:  # the child lives until all is sent
+        stop.join()
+    for _ in range(500):
+        assert sink.recv() == bytes(20_000)
+    stop.join()
+    stream.has_ended()
+
+
 @pytest.mark.parametrize("state", [parked, full, monitor_blocked, flooded])
 def test_drain_is_bounded(engine: str, net: Network, devices: Devices, state: Any) -> None:
     stream = stream_for(state, net, devices)
