@@ -258,21 +258,21 @@ def test_each_class_relays(engine: str, net: Network, name: str) -> None:
 
 
 def test_both_ways(engine: str, devices: Devices, net: Network) -> None:
-    device = devices("MonitoredQueue", zmq.ROUTER, zmq.DEALER, zmq.PUSH, "in", None)
+    device = devices("MonitoredQueue", zmq.ROUTER, zmq.DEALER, zmq.PUSH, None, "öut")
     device.bind_in("tcp://127.0.0.1:*")
     device.bind_out("tcp://127.0.0.1:*")
     device.bind_mon("tcp://127.0.0.1:*")
     device.start()
     client, worker, monitor = (net.socket(kind) for kind in (zmq.REQ, zmq.REP, zmq.PULL))
+    client.routing_id = b"me"
     for socket, role in ((client, "in"), (worker, "out"), (monitor, "mon")):
         socket.connect(device.endpoints[role][0])
-    client.routing_id = b"me"
     client.send(b"question")
     worker.send(worker.recv() + b"?")
     assert client.recv() == b"question?"
     asked, answered = monitor.recv_multipart(), monitor.recv_multipart()
-    assert (asked[0], asked[2:]) == (b"in", [b"", b"question"])
-    assert answered == [asked[1], b"", b"question?"]
+    assert asked == [b"me", b"", b"question"]
+    assert answered == ["öut".encode(), *asked[:2], b"question?"]
 
 
 def test_a_monitored_queue_swaps_the_ids_of_two_routers(
