@@ -78,7 +78,8 @@ def theirs(name: str) -> Any:
 
 def test_all_names_are_there() -> None:
     assert set(zmq.devices.__all__) <= set(zdev.__all__)
-    assert {*NAMES, "monitored_queue"} == set(zmq.devices.__all__)
+    # pyzmq 25 has device there too
+    assert {*NAMES, "monitored_queue"} == set(zmq.devices.__all__) - {"device"}
 
 
 def test_instances_pass_for_pyzmqs(name: str, ours: Any, theirs: Any) -> None:
