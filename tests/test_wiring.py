@@ -341,6 +341,9 @@ def test_a_restart_keeps_the_configuration(engine: str, devices: Devices, net: N
         device.start()
         assert [port_of(address) for address in device.endpoints["in"]] == [port, late]
         assert device.endpoints["out"] == []
+        # the old one may not yet know that its connection is gone, and would lose this with it
+        source = net.socket(zmq.PUSH)
+        source.connect(f"{LOCAL}:{port}")
         source.send(b"%d" % turn)
         assert outside.recv_multipart() == [b"second", b"%d" % turn]
     assert gone.poll(0) == 0
