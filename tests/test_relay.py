@@ -193,7 +193,7 @@ def test_a_drain_relays_what_is_left(engine: str, streamer: Streamer, drain: flo
     assert streamer.there == (*(200,) * 6, 0, 0, 0)
 
 
-@pytest.mark.parametrize("drain", [0, -1, 1e-9, -math.inf, math.nan])
+@pytest.mark.parametrize("drain", [0, -1, 1e-9, -math.inf])
 def test_a_drain_without_time_is_none(engine: str, streamer: Streamer, drain: float) -> None:
     streamer.source.send(b"x")
     streamer.disconnect_sink()
@@ -201,6 +201,25 @@ def test_a_drain_without_time_is_none(engine: str, streamer: Streamer, drain: fl
     streamer.relay.stop(drain)
     assert Background(streamer.relay.run).join() is None
     assert streamer.there == (1, 1, 1, 0, 0, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("drain", ["1", b"1", [], math.nan])
+def test_a_drain_is_a_number(engine: str, streamer: Streamer, drain: Any) -> None:
+    error = ValueError if drain is math.nan else TypeError
+    with pytest.raises(error, match="drain must be a number of seconds or None, not"):
+        streamer.relay.stop(drain)
+    with running(streamer.relay):
+        streamer.check_it_relays()
+
+
+def test_a_drain_does_not_put_off_a_stop(engine: str, streamer: Streamer) -> None:
+    streamer.source.send(b"x")
+    streamer.disconnect_sink()
+    assert streamer.relay.step() == 1
+    streamer.relay.stop()
+    streamer.relay.stop(drain=math.inf)
+    assert streamer.relay.step() is None
+    assert streamer.relay.step() == 0
 
 
 def test_a_drain_can_be_cut_short(engine: str, streamer: Streamer) -> None:

@@ -123,13 +123,18 @@ def _check_pair(ends: dict[str, End]) -> None:
             f"{kinds}: no message can go from one to the other; "
             "one must receive and the other send, as PULL and PUSH or XSUB and XPUB do"
         )
-    if one.type == other.type == zmq.REQ:
-        raise ValueError(f"{kinds}: each waits for the device to send first; REP goes with REQ")
     types = {one.type, other.type}
+    if types in ({zmq.REQ}, {zmq.REP}):
+        raise ValueError(f"{kinds}: each waits for the other to send first; REP goes with REQ")
     if types & {zmq.REQ, zmq.REP} and types & CANNOT_RECEIVE:
         raise ValueError(
             f"{kinds}: REQ and REP must send between two receives, and nothing comes back for "
             "them to send; use DEALER or ROUTER"
+        )
+    if zmq.REP in types and types & CANNOT_SEND:
+        raise ValueError(
+            f"{kinds}: REP sends nothing but replies, and its requests can go nowhere; "
+            "use DEALER or ROUTER"
         )
 
 
@@ -166,6 +171,15 @@ def _burst(burst: Any) -> int:
     if not 1 <= number <= MAX_BURST:
         raise ValueError(f"burst must be from 1 to {MAX_BURST} messages, not {number}")
     return number
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+    seconds = float(value)
+    if math.isnan(seconds):
+        raise ValueError(f"{name} must be a number of seconds or None, not {seconds}")
+    return seconds
 
 
 class Relay:
@@ -259,7 +273,7 @@ class Relay:
         self._ends = ends
         self._loop = _engines.current.loop(settings)
         self._pid = os.getpid()
-        self._stop_at: float | None = None  # of time.monotonic; None: not to stop
+        self._stops: list[float] = []  # when to stop, of time.monotonic; the earliest counts
         self._dry_since = NOW  # likewise: a drain has taken nothing more
         self._taken = -1
         # Who has the loop: the thread that runs it, or that makes an idle relay do something.
@@ -270,6 +284,30 @@ class Relay:
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
 
     # Whose it is
+
+    @contextmanager
+    def _entered(self) -> Iterator[tuple[DeferredSignals, Callable[[], bool]]]:
+        """Be in `run` or `step`: with the signals, and what tells whether to stop now."""
+        honoured = False
+
+        def honour() -> bool:
+            nonlocal honoured
+            count = len(self._stops)
+            if count > 0 and self._left() > 0:
+                self._loop.paused = False  # a drain ends a pause
+            elif count > 0:
+                raise_for(self._loop.flush())
+                honoured = True
+                del self._stops[:count]
+            return honoured
+
+        try:
+            with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
+                yield signals, honour
+        except BaseException:
+            if honoured:
+                self._stops.append(NOW)  # something else has ended this
+            raise
 
     @contextmanager
     def _ownership(self, signals: DeferredSignals) -> Iterator[None]:
@@ -372,15 +410,15 @@ class Relay:
         KeyboardInterrupt
             On Ctrl-C, in the main thread.
         """
-        with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
+        with self._entered() as (signals, honour):
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
             code = WOKEN
             while True:
                 # PyPy may run a handler only a while after its signal, whose wake-up is gone then.
                 signalled = self._attend(signals)
-                wait = self._until_stop(SIGNAL_TIMEOUT if signalled else timeout)
-                if wait is None:
+                if honour():
                     return
+                wait = self._until_stop(SIGNAL_TIMEOUT if signalled else timeout)
                 if code == STEPPED and wait == 0:
                     wait = self._quiet_timeout()
                 code = self._loop.run(wait)
@@ -407,14 +445,14 @@ class Relay:
         zmq.ZMQError, RuntimeError, KeyboardInterrupt
             As `run` does.
         """
-        with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
+        with self._entered() as (signals, honour):
             self._attend(signals)
-            if self._until_stop(0) is None:
+            if honour():
                 return None
             code = self._loop.run(0)
             raise_for(code)
             self._end_drain(code, 0)
-            if code == FINISHED or self._until_stop(0) is None:
+            if code == FINISHED or honour():
                 return None
             return max(code - STEPPED, 0)
 
@@ -431,22 +469,21 @@ class Relay:
         there, back, capture = self._loop.statistics()
         return there.parked + back.parked + capture.parked
 
-    def _until_stop(self, timeout: int) -> int | None:
-        """Return how many milliseconds the loop may take, None when it is time to stop."""
-        if self._stop_at is None:
+    def _left(self) -> float:
+        """Return the seconds until it is time to stop."""
+        return min(self._stops) - time.monotonic()
+
+    def _until_stop(self, timeout: int) -> int:
+        """Return how many milliseconds the loop may take."""
+        if not self._stops:
             return timeout
-        left = self._stop_at - time.monotonic()
-        if not left > 0:  # nor if it is no number
-            self._stop_at = None  # honoured, once
-            raise_for(self._loop.flush())
-            return None
-        self._loop.paused = False
+        left = min(max(self._left() * 1000, 0), DRAIN_TICK)
         # A step tells whether anything is left; what is parked wants a wait.
-        return math.ceil(min(left * 1000, DRAIN_TICK)) if self._parked() else 0
+        return math.ceil(left) if self._parked() else 0
 
     def _end_drain(self, code: int, quiet: float) -> None:
         """End a drain that has found nothing to do for so many seconds."""
-        if self._stop_at is None:
+        if not self._stops:
             return
         now = time.monotonic()
         there, back, _ = self._loop.statistics()
@@ -455,13 +492,13 @@ class Relay:
         if taken != self._taken or parked:
             self._taken, self._dry_since = taken, now
         if code == STEPPED and not parked and now >= self._dry_since + quiet:
-            self._stop_at = NOW
+            self._stops.append(NOW)
 
     def _quiet_timeout(self) -> int:
         """Return for how many milliseconds a drain that found nothing waits for more."""
         left = self._dry_since + DRAIN_QUIET - time.monotonic()
-        if self._stop_at is not None:
-            left = min(left, self._stop_at - time.monotonic())
+        if self._stops:
+            left = min(left, self._left())
         return math.ceil(max(left * 1000, 1))
 
     def retire(self) -> None:
@@ -485,11 +522,17 @@ class Relay:
             Go on for at most so many seconds, until nothing has been left to relay for a moment;
             this ends a pause. It does not unbind: libzmq would cut the peers off, with what they
             have sent. By default, what is parked is tried once more and the rest stays in the
-            sockets.
+            sockets. Of several stops, the one that ends the relay first counts.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If that is no number.
         """
         self._check_process()
+        at = NOW if drain is None else time.monotonic() + _seconds(drain, "drain")
         self._taken = -1
-        self._stop_at = NOW if drain is None else time.monotonic() + drain
+        self._stops.append(at)
         self._wakeup.wake()
 
     def pause(self) -> None:
