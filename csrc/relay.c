@@ -266,14 +266,18 @@ frames_send_lost (zdev_relay *self, zdev_chunk *chunk, size_t place,
 }
 
 /*  ----------------------------------------------------------------------
-    What it means that the first frame was not sent.                          */
+    What it means that the first frame was not sent. Out of turn, a REQ will
+    take it later; a REP never: what nobody asked for must not become the reply
+    to the next request.                                                      */
 
 static inline int
-refusal (int error)
+refusal (const zdev_socket *to, int error)
 {
-    if (error == EAGAIN || error == ZDEV_EFSM)
+    if (error == EAGAIN || (error == ZDEV_EFSM && to->type != TYPE_REP))
         return SEND_REFUSED;
-    return error == EHOSTUNREACH ? SEND_UNROUTABLE : -error;
+    if (error == EHOSTUNREACH || error == ZDEV_EFSM)
+        return SEND_UNROUTABLE;
+    return -error;
 }
 
 /*  ----------------------------------------------------------------------
@@ -295,7 +299,7 @@ zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
     int error = frame_send (self, &chunk->frame[at], to,
                             count > 1 ? FLAG_SNDMORE : 0);
     if (error)
-        return refusal (error);
+        return refusal (to, error);
     int rc = SEND_DONE;
     size_t place = 0;
     for (size_t sent = 1; sent < count; sent++) {
@@ -399,11 +403,15 @@ copy_send (zdev_relay *self, zdev_direction *direction)
 }
 
 /*  ----------------------------------------------------------------------
-    The held message goes nowhere.                                            */
+    The held message goes nowhere. To a REP it was a request, and it takes no
+    other before it has replied: with an empty frame, since nobody else will.
+    Returns 1, or -errno.                                                     */
 
 static int
 discard (zdev_relay *self, zdev_direction *direction, uint64_t *counter)
 {
+    zdev_socket *source = direction->source;
+
     (*counter)++;
     zdev_frames_empty (self, &direction->held);
     if (direction->copied) {
@@ -411,6 +419,13 @@ discard (zdev_relay *self, zdev_direction *direction, uint64_t *counter)
         direction->copied = 0;
     }
     direction->stage = STAGE_TAKING;
+    if (source->type == TYPE_REP) {
+        source->settled = 0;
+        int error = frame_send (self, &direction->held.first.frame[0], source,
+                                0);
+        if (error && error != ZDEV_EFSM && !peer_error (error))
+            return -error;
+    }
     return 1;
 }
 
@@ -571,7 +586,8 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
             enter (direction);
             rc = error == EINTR
                ? deliver (self, direction)
-               : conclude (self, direction, refusal (error), 1, held->bytes);
+               : conclude (self, direction, refusal (to, error), 1,
+                          held->bytes);
         }
         else {
             rc = frames_take (self, held, source, rc);

@@ -86,6 +86,13 @@ class Peers:
         self.room += messages
 
 
+class Turns:
+    """Whose turn it is at a REP: asked, it must reply before it takes another request."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
 class Message(NamedTuple):
     """A message at a source, and what the test makes happen to it."""
 
@@ -108,6 +115,9 @@ class Direction:
     ) -> None:
         self.possible = source not in CANNOT_RECEIVE
         self.destination = destination
+        self.source_turns: Turns | None = None
+        self.destination_turns: Turns | None = None
+        self.way_back: Direction = self
         self.peers = Peers()
         self.prefix = prefix
         self.swap = swap
@@ -116,7 +126,7 @@ class Direction:
         self.source: deque[Message] = deque()  # sent to the device, not yet taken
         self.parked: Message | None = None  # taken, not yet accepted by the destination
         self.copy: Message | None = None  # accepted; its copy is not yet with the capture
-        self.sent: list[list[bytes]] = []  # as sent on
+        self.sent: list[list[bytes]] = []  # as sent on; to a REP also replies of the device's own
         self.captured: list[list[bytes]] = []
         self.copies_dropped = 0
         self.messages_received = self.frames_received = self.bytes_received = 0
@@ -133,6 +143,9 @@ class Direction:
         assert self.parked is None
         assert self.copy is None
         message = self.source.popleft()
+        if self.source_turns:
+            assert not self.source_turns.asked
+            self.source_turns.asked = True
         self.messages_received += 1
         self.frames_received += len(message.frames)
         self.bytes_received += sum(map(len, message.frames))
@@ -146,9 +159,17 @@ class Direction:
         assert self.parked is not None
         self.parked = None
         setattr(self, fate.value, getattr(self, fate.value) + 1)
+        if self.source_turns:
+            self.source_turns.asked = False
+            self.way_back.sent.append([b""])
 
     def accept(self) -> None:
-        """The destination accepts what is parked."""
+        """The destination accepts what is parked, or nobody asked for it."""
+        if self.destination_turns:
+            if not self.destination_turns.asked:
+                self.lose(Fate.UNROUTABLE)
+                return
+            self.destination_turns.asked = False
         message, self.parked = self.parked, None
         assert message is not None
         self.peers.take()
@@ -184,6 +205,8 @@ class Direction:
                     return
                 self.accept()
             elif self.source and self.possible:
+                if self.source_turns and self.source_turns.asked:
+                    return
                 self.take()
             else:
                 return
@@ -222,6 +245,11 @@ class Device:
         self.in_out = Direction(frontend, backend, in_prefix, swap, self.capture, capture_drop)
         self.out_in = Direction(backend, frontend, out_prefix, swap, self.capture, capture_drop)
         self.out_in.possible &= not single
+        for way, back in ((self.in_out, self.out_in), (self.out_in, self.in_out)):
+            way.way_back = way if single else back
+        for kind, way in ((frontend, self.in_out), (backend, self.out_in)):
+            if kind == Type.REP:
+                way.source_turns = way.way_back.destination_turns = Turns()
         self.paused = False
         self.terminated = False
 

@@ -322,7 +322,7 @@ class Socket:
                 yield EAGAIN
             if self._mandatory and self.kind in ADDRESSED and self._knows(frame):
                 yield EHOSTUNREACH
-            if turns:
+            if self.kind == Type.REQ:
                 yield EFSM
 
     def suffer(self, call: str, number: int) -> None:

@@ -567,7 +567,7 @@ class Scenes:
         worker = net.peer(backend, zmq.DEALER)
         for _ in range(5):
             worker.send(b"nobody asked")
-        self.add("REP out of turn", relay, lambda: relay.statistics()[1].parked)
+        self.add("REP out of turn", relay, lambda: relay.statistics()[1].unroutable)
         frontend, backend = net.bound(zmq.REP), net.bound(zmq.REQ)
         relay = zdev.Relay(frontend, backend)
         net.peer(backend, zmq.REP)
@@ -614,24 +614,51 @@ def test_nobody_spins(engine: str, net: Network) -> None:
 
 
 def test_answers_that_nobody_asked_for(engine: str, net: Network) -> None:
-    """A REP sends only what it was asked for: the rest waits, one after the other."""
+    """None may become the reply to another question."""
     frontend, backend = net.bound(zmq.REP), net.bound(zmq.DEALER)
     relay = zdev.Relay(frontend, backend)
-    client, worker = net.peer(frontend, zmq.REQ), net.peer(backend, zmq.DEALER)
-    for number in range(5):
-        worker.send_multipart([b"early", b"%d" % number])
+    clients = [net.peer(frontend, zmq.REQ) for _ in range(2)]
+    worker = net.peer(backend, zmq.DEALER)
     with running(relay):
-        wait_until(lambda: relay.statistics().backend_to_frontend.parked)
-        for number in range(8):
+        for number in range(1, 9):
+            worker.send_multipart([b"early", b"%d" % number])
+            wait_until(lambda n=number: relay.statistics()[1].messages_received == 3 * n - 2)
+            client = clients[number % 2]
             client.send(b"%d" % number)
-            if number >= 5:
-                worker.send_multipart([b"late", b"%d" % number])
-            answer = [b"early" if number < 5 else b"late", b"%d" % number]
-            assert client.recv_multipart() == answer
             assert worker.recv() == b"%d" % number
-        there, back, _ = relay.statistics()
-        assert (there.messages_sent, back.messages_sent) == (8, 8)
-        assert back.parked == back.dropped == 0
+            worker.send(b"reply %d" % number)
+            worker.send(b"another reply")
+            assert client.recv() == b"reply %d" % number
+            wait_until(lambda n=number: relay.statistics()[1].messages_received == 3 * n)
+    there, back, _ = relay.statistics()
+    assert (there.messages_sent, back.messages_sent, back.unroutable) == (8, 8, 16)
+    assert back.parked == back.dropped == 0
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_request_that_can_go_nowhere_is_replied_to(
+    engine: str, net: Network, captured: bool
+) -> None:
+    """A REP that waits for a reply that nobody sends would serve no other client."""
+    frontend, backend = net.bound(zmq.REP), net.bound(zmq.ROUTER, router_mandatory=1)
+    capture = net.bound(zmq.PUSH) if captured else None
+    relay = zdev.Relay(frontend, backend, capture)
+    clients = [net.peer(frontend, zmq.REQ) for _ in range(2)]
+    worker = net.peer(backend, zmq.DEALER, routing_id=b"worker")
+    if capture is not None:
+        net.peer(capture, zmq.PULL)
+    with running(relay):
+        for client in clients:
+            for nowhere in ([b"nobody", b"question"], [b""], [b"worker"], [b"", b"question"]):
+                client.send_multipart(nowhere)
+                assert client.recv_multipart() == [b""]
+            client.send_multipart([b"worker", b"question"])
+            assert worker.recv() == b"question"
+            worker.send(b"reply")
+            assert client.recv_multipart() == [b"worker", b"reply"]
+    there, back, _ = relay.statistics()
+    assert (there.messages_sent, there.unroutable) == (2, 8)
+    assert (back.messages_sent, back.unroutable) == (2, 0)
 
 
 def test_clients_that_leave_before_their_answer(engine: str, net: Network) -> None:
@@ -704,10 +731,9 @@ def test_extreme_sizes(
         there = back = seen = message
         copies = [[b"in", *message], [b"out", *message]]
         if swapped:
-            worker.send_multipart([b"client", b"hello"])
+            # The device is to know the worker; it may not know the client yet.
+            worker.send_multipart([b"nobody", b"hello"])
             wait_until(lambda: relay.statistics().backend_to_frontend.messages_received)
-            if client.poll(0):
-                client.recv_multipart()
             if watcher is not None:
                 watcher.recv_multipart()
             there, back, seen = [b"worker", *message], [b"client", *message], [b"client", *message]

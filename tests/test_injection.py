@@ -28,7 +28,7 @@ from .schedules import (
     copy_of,
     predict,
 )
-from .scripted import EAGAIN, EFSM, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
+from .scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ def faults(trace: list[Call]) -> Iterator[Fault]:
         for error in call.errors:
             if error == ENOTSOCK and call.socket != "capture":
                 continue  # it does what ETERM does
-            if error == EFSM and (call.name, call.socket) == ("send", "control"):
-                continue  # a REP that was asked may answer
             yield Fault(number, call, error)
 
 
@@ -129,9 +127,11 @@ def effect(story: Story, fault: Fault) -> tuple[Device, list[list[bytes]]]:
     place = story.accepted(call.socket, number)
 
     if call.name == "msg_copy":
-        following = (c.socket for c in story.trace[number:] if c.name == "send")
-        destination = next(socket for socket in following if socket in story.ways)
-        return predict(case, uncaptured={story.message(destination, number)})
+        following = (c for c in story.trace[number:] if c.name == "send")
+        send = next(c for c in following if c.socket in story.ways)
+        if send.result == "EFSM":  # nobody asked for it, so nobody gets a copy
+            return story.device, story.answers
+        return predict(case, uncaptured={story.message(send.socket, number)})
     if call.socket == "capture" and error == ENOTSOCK:
         captured = {story.copied(n) for n in range(place)}
         return predict(case, uncaptured=case.messages() - captured)

@@ -306,9 +306,11 @@ class PythonLoop:
         to.settled = False
         error = self._send_frame(order[0], to, SNDMORE if last else 0)
         if error:
-            if error in (EAGAIN, EFSM):
+            # Out of turn, a REQ will take it later; a REP never: what nobody asked for must not
+            # become the reply to the next request.
+            if error == EAGAIN or (error == EFSM and to.type != REP):
                 return REFUSED
-            return UNROUTABLE if error == EHOSTUNREACH else -error
+            return UNROUTABLE if error in (EHOSTUNREACH, EFSM) else -error
         result = DONE
         for place in range(1, last + 1):
             if result < 0 or (result == LOST and to.type == PAIR):
@@ -373,12 +375,24 @@ class PythonLoop:
         return 1
 
     def _discard(self, direction: Direction) -> int:
-        """Let the held message go nowhere; the caller has counted it."""
+        """Let the held message go nowhere; the caller has counted it. Return 1 or a negated errno.
+
+        To a REP it was a request, and it takes no other before it has replied: with an empty frame,
+        since nobody else will.
+        """
         self._empty(direction.held)
         if direction.copied:
             self._empty(direction.copy)
             direction.copied = False
         direction.stage = TAKING
+        source = direction.source
+        if source.type == REP:
+            source.settled = False
+            reply = self._message()
+            error = self._send_frame(reply, source, 0)
+            self._spare.append(reply)
+            if error and error != EFSM and not peer_error(error):
+                return -error
         return 1
 
     def _deliver(self, direction: Direction) -> int:
