@@ -7,10 +7,12 @@ import functools
 import gc
 import math
 import os
+import platform
 import select
 import signal
 import threading
 import typing
+import weakref
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -955,3 +957,30 @@ def test_no_descriptors_left(engine: str, streamer: Streamer) -> None:
     gc.collect()
     with running(streamer.relay):
         streamer.check_it_relays()
+
+
+@pytest.mark.skipif(
+    platform.python_implementation() == "PyPy", reason="PyPy does not count references"
+)
+def test_a_relay_is_gone_with_its_last_reference(engine: str, net: Network) -> None:
+    """It holds descriptors, which must not wait for the garbage collector."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    relay = zdev.Relay(net.bound(zmq.PULL), net.bound(zmq.PUSH))
+    gone = weakref.ref(relay)
+    gc.disable()
+    try:
+        assert relay.step() == 0
+        with running(relay), pytest.raises(ZeroDivisionError):
+            relay.call(fail)
+        relay.stop()
+        relay.run()
+        relay._ends["backend"].socket.close()
+        with pytest.raises(zmq.ZMQError):
+            relay.run()
+        del relay
+        assert gone() is None
+    finally:
+        gc.enable()

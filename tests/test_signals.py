@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import os
@@ -423,6 +424,85 @@ def test_a_handler_may_stop_the_relay(
 
 
 @raises
+def test_a_call_can_be_interrupted(engine: str, net: Network, handler: Handler) -> None:
+    """What runs on the main thread for another one does not keep Ctrl-C waiting."""
+    scene = Scene(net, "idle")
+    seen: list[str] = []
+
+    def interrupted() -> None:
+        signal.signal(signal.SIGUSR2, lambda *_: seen.append("late"))
+        for end in ("tame", "raised"):
+            handler.tame = end == "tame"
+            signal.raise_signal(signal.SIGUSR1)
+            seen.append(end)
+
+    def script() -> None:
+        scene.await_run()
+        handler.armed = True
+        with pytest.raises(Interruption):
+            scene.relay.call(interrupted)
+
+    previous = signal.getsignal(signal.SIGUSR2)
+    try:
+        background = Background(script)
+        with pytest.raises(Interruption):
+            scene.relay.run()
+        background.join()
+        assert (seen, handler.count) == (["tame"], 2)
+        # A handler that it has installed waits its turn, as those do that were there before.
+        background = Background(
+            lambda: (
+                scene.await_run(),
+                scene.relay.call(lambda: signal.raise_signal(signal.SIGUSR2)),
+                scene.relay.stop(),
+            )
+        )
+        scene.relay.run()
+        background.join()
+        assert seen == ["tame", "late"]
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+
+
+@pytest.mark.parametrize("nap", [time.sleep, lambda seconds: threading.Event().wait(seconds)])
+def test_ctrl_c_reaches_a_call(
+    engine: str, net: Network, handler: Handler, nap: Callable[[float], None]
+) -> None:
+    """Also in a function that is written in C."""
+    scene = Scene(net, "idle")
+    main = threading.main_thread().ident or 0
+
+    def naps() -> bool:
+        frame: FrameType | None = sys._current_frames()[main]
+        while frame is not None:
+            if frame.f_code is zdev._wakeup.DeferredSignals.call.__code__:
+                return True
+            frame = frame.f_back
+        return False
+
+    def interrupt() -> None:
+        wait_until(naps)
+        handler.armed = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def script() -> None:
+        scene.await_run()
+        background = Background(interrupt)
+        with pytest.raises(Interruption):
+            scene.relay.call(functools.partial(nap, 2 * DEADLINE))
+        background.join()
+
+    background = Background(script)
+    begin = time.monotonic()
+    with pytest.raises(Interruption):
+        scene.relay.run()
+    assert time.monotonic() - begin < DEADLINE
+    background.join()
+    run_here(scene.relay, handler, scene.finish)
+    scene.check_end()
+
+
+@raises
 @pytest.mark.parametrize("function", ["run", "step"])
 def test_a_handler_that_raises_leaves_a_stop_to_the_next_run(
     engine: str, net: Network, handler: Handler, function: str
@@ -585,14 +665,14 @@ def test_every_noted_handler_runs_though_one_raises(
     previous = signal.signal(signal.SIGUSR2, handler)
 
     def both() -> None:
-        # On the relay's own thread, between two messages: both are noted before either runs.
+        # On the relay's own thread, as its own work: both are noted before either runs.
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR2)
 
     try:
         for count in (2, 4, 6):
             handler.armed = True
-            script = Background(lambda: (scene.await_run(), scene.relay.call(both)))
+            script = Background(lambda: (scene.await_run(), scene.relay._call(both)))
             with pytest.raises(Interruption):
                 scene.relay.run()
             script.join()

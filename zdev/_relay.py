@@ -281,7 +281,7 @@ class Relay:
         self._free = threading.Condition(threading.RLock())
         self._owner: int | None = None
         self._running = False
-        self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._commands: deque[tuple[Callable[[], Any], Future[Any], bool]] = deque()
 
     # Whose it is
 
@@ -377,16 +377,22 @@ class Relay:
             finally:
                 self._free.release()
 
-    def _obey(self) -> None:
+    def _obey(self, signals: DeferredSignals | None = None) -> None:
         """Run what `call` left for the relay's own thread."""
         while self._commands:
-            function, future = self._commands.popleft()
+            function, future, interruptible = self._commands.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                result = function()
+                if interruptible and signals and signals.active:
+                    result = signals.call(function)
+                else:
+                    result = function()
             except BaseException as error:
                 future.set_exception(error)
+                del function, future  # lest the traceback and they keep each other alive
+                if interruptible and signals and signals.interrupted:
+                    raise
             else:
                 future.set_result(result)
 
@@ -460,7 +466,7 @@ class Relay:
         """Do what the relay was woken for; tell whether a signal came."""
         signalled = self._wakeup.drain()
         signals.deliver()
-        self._obey()
+        self._obey(signals)
         self._check_usable()  # handlers and calls may have closed a socket, or forked
         return signalled
 
@@ -540,23 +546,23 @@ class Relay:
 
         From any thread. When it returns, the relay is paused.
         """
-        self.call(lambda: setattr(self._loop, "paused", True))
+        self._call(lambda: setattr(self._loop, "paused", True))
 
     def resume(self) -> None:
         """End a pause, whoever began it. From any thread."""
-        self.call(lambda: setattr(self._loop, "paused", False))
+        self._call(lambda: setattr(self._loop, "paused", False))
 
     @property
     def paused(self) -> bool:
         """Whether the relay is paused, by `pause` or by PAUSE."""
-        return self.call(lambda: self._loop.paused)
+        return self._call(lambda: self._loop.paused)
 
     def statistics(self) -> Statistics:
         """Return a consistent snapshot of what the relay has done since it was made.
 
         From any thread.
         """
-        return self.call(self._loop.statistics)
+        return self._call(self._loop.statistics)
 
     def call(self, function: Callable[[], T], timeout: float | None = None) -> T:
         """Run a function on the relay's own thread, between two messages, and return its result.
@@ -567,7 +573,8 @@ class Relay:
         Parameters
         ----------
         function : callable
-            Called without arguments. What it raises is raised here.
+            Called without arguments. What it raises is raised here; what a signal handler raises
+            that interrupts it in the main thread, there too.
         timeout : float, optional
             Seconds to wait for it.
 
@@ -576,6 +583,12 @@ class Relay:
         TimeoutError
             If it has not been run by then; it will not be, unless it has begun.
         """
+        return self._call(function, timeout, interruptible=True)
+
+    def _call(
+        self, function: Callable[[], T], timeout: float | None = None, interruptible: bool = False
+    ) -> T:
+        """Do what `call` does; if it is not interruptible, signal handlers wait for its end."""
         self._check_process()
         me = threading.get_ident()
         nested = self._owner == me
@@ -586,7 +599,7 @@ class Relay:
                     self._owner = me
                 elif not nested:
                     future = Future()
-                    self._commands.append((function, future))
+                    self._commands.append((function, future, interruptible))
             if future is None:
                 return function()
             self._wakeup.wake()
@@ -601,6 +614,7 @@ class Relay:
                 ) from None
             finally:
                 future.cancel()
+                future = None  # lest the traceback and it keep each other alive
         finally:
             # Whatever a signal handler raised, and wherever.
             if not nested and self._owner == me:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from types import FrameType
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 __all__ = ["DeferredSignals", "Wakeup"]
 
@@ -23,6 +23,7 @@ SIGNALS = tuple(int(number) for number in signal.valid_signals())
 # Bytes to take at once.
 DRAINED = 4096
 
+T = TypeVar("T")
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
@@ -83,10 +84,18 @@ class Note:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
-        if self.signals.active and not self.signals.is_handling(frame):
+        if self.signals.active and not self.signals.is_outside(frame):
             self.signals.note(self.handler, number)
-        else:
+            return
+        try:
             self.handler(number, frame)
+        except BaseException as error:
+            self.signals.note_error(error)
+            raise
+
+
+def in_its_frame(function: Callable[[], T]) -> T:
+    return function()
 
 
 class DeferredSignals:
@@ -106,11 +115,15 @@ class DeferredSignals:
         self._pending: deque[tuple[Handler, int]] = deque()
         self._replaced: dict[int, Note] = {}
         self._set_wakeup_fd = False
-        self._delivering: FrameType | None = None
+        self._caller: FrameType | None = None  # ours, that calls what is not
         self.active = False
         """Whether signals are noted."""
         self.owns_wakeup = True
         """Whether a signal wakes the relay at once; otherwise it must look now and then."""
+        self._calling = False
+        self._raised: BaseException | None = None  # by a handler, in `call`
+        self.interrupted = False
+        """Whether it was a signal handler that ended the last `call`."""
 
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
@@ -140,26 +153,44 @@ class DeferredSignals:
         self._pending.append((handler, number))
         self._wakeup.wake()
 
+    def note_error(self, error: BaseException) -> None:
+        """Know what a handler raised that did not wait."""
+        if self._calling:
+            self._raised = error
+
     def deliver(self) -> None:
         """Run the handlers of the signals that came; what one raises goes to the caller."""
-        self._delivering = sys._getframe()
+        self._caller = sys._getframe()
         while self._pending:
             handler, number = self._pending.popleft()
             try:
-                handler(number, self._delivering)  # the frame that the signal met may be gone
+                handler(number, self._caller)  # the frame that the signal met may be gone
             finally:
                 if self.active:
                     self._replace()  # it may have installed another one
-        self._delivering = None
+        self._caller = None
 
-    def is_handling(self, frame: FrameType | None) -> bool:
-        """Tell whether a signal met a handler: it may interrupt that as it may anywhere else.
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function that is not ours; signals may interrupt it."""
+        self.interrupted, self._calling, self._caller = False, True, sys._getframe()
+        try:
+            return in_its_frame(function)  # which it has none of if it is written in C
+        except BaseException as error:
+            self.interrupted = error is self._raised
+            raise
+        finally:
+            self._calling, self._caller, self._raised = False, None, None
+            if self.active:
+                self._replace()  # it may have installed a handler
+
+    def is_outside(self, frame: FrameType | None) -> bool:
+        """Tell whether a signal met what is not ours: it may interrupt that as anywhere else.
 
         The frames know. A flag could be left behind wrong by a signal between two bytecodes.
         """
         while frame is not None:
             caller = frame.f_back
-            if caller is not None and caller is self._delivering:
+            if caller is not None and caller is self._caller:
                 return frame.f_code not in OURS
             frame = caller
         return False
