@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 
 import pytest
+from zmq.utils import garbage
 
 from zdev import _engines
 
-from .support import Network, available_engines
+from .support import Network, available_engines, wait_until
 
 # A test that hangs ends the run: CI must not wait for it. The signal's default action needs no
 # Python, so it works whatever hangs.
@@ -36,3 +38,16 @@ def net() -> Iterator[Network]:
     network = Network()
     yield network
     network.close()
+
+
+@pytest.fixture
+def zero_copy() -> Iterator[None]:
+    """Let messages be sent without a copy, and see that pyzmq gets all of them back.
+
+    Before `net`, so that the context is gone by then. The thread of pyzmq that takes them back must
+    not outlive the test: on PyPy 7.3.11 (Debian 12's), callbacks from C, which the scripted libzmq
+    consists of, can free the stack of a thread that waits, and the process crashes.
+    """
+    yield
+    wait_until(lambda: gc.collect() or not garbage.gc.refs)
+    garbage.gc.stop()

@@ -713,6 +713,7 @@ SHAPES = {
     ids=["inproc", "inproc-swapped-captured", "tcp-captured", "tcp-swapped"],
 )
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.usefixtures("zero_copy")
 def test_extreme_sizes(
     engine: str, net: Network, shape: str, swapped: bool, captured: bool, transport: str
 ) -> None:

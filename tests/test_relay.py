@@ -923,6 +923,7 @@ def test_a_forgotten_relay_leaves_no_descriptor(engine: str, streamer: Streamer)
 
 
 @pytest.mark.parametrize("captured", [True, False])
+@pytest.mark.usefixtures("zero_copy")
 def test_a_forgotten_relay_closes_its_messages(engine: str, net: Network, captured: bool) -> None:
     """A zero-copy message tells when libzmq and everybody else is done with it."""
     frontend, backend = net.bound(zmq.PULL), net.bound(zmq.PUSH)
