@@ -430,7 +430,11 @@ class Bench:
 
 
 def check_freed(benches: Iterable[Bench]) -> None:
-    """Loops that are gone must have closed their messages."""
+    """Loops that are gone must have closed their messages.
+
+    Give it all of a test's benches at once: on PyPy each call takes a collection, and those take
+    the longer the more tests were run before.
+    """
     benches = list(benches)
     for bench in benches:
         bench.loop = None
