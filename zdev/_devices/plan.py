@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import socket
@@ -109,13 +110,31 @@ class SocketPlan:
     @staticmethod
     def _forget(addresses: list[str], addr: str) -> None:
         if addr not in addresses:
-            raise zmq.ZMQError(errno.ENOENT, f"{addr!r} is not among {addresses}")
+            known = ", ".join(map(repr, addresses)) or "none"
+            raise zmq.ZMQError(errno.ENOENT, f"no such address: {addr!r}; those planned: {known}")
         addresses.remove(addr)
 
 
 def set_option(target: zmq.Socket[Any], opt: int, value: Any) -> None:
     """Set one option; pyzmq's documentation sets them to ``str``, which pyzmq does not take."""
-    target.setsockopt(opt, value.encode() if isinstance(value, str) else value)
+    try:
+        target.setsockopt(opt, value.encode() if isinstance(value, str) else value)
+    except zmq.ContextTerminated:
+        raise
+    except zmq.ZMQError as error:
+        raise zmq.ZMQError(error.errno, f"{error.strerror} {_setting(opt, value)}") from error
+    except TypeError as error:
+        raise TypeError(f"{error} {_setting(opt, value)}") from error
+
+
+def _setting(opt: Any, value: Any) -> str:
+    """Say what was to be set, without what may be a secret."""
+    with contextlib.suppress(ValueError):
+        opt = zmq.SocketOption(opt).name
+    shown = repr(value) if isinstance(value, int) else type(value).__name__
+    if isinstance(value, (bytes, str)):
+        shown += f" of length {len(value)}"
+    return f"(option {opt}, value {shown})"
 
 
 def set_linger(target: zmq.Socket[Any], least: float, most: float | None) -> None:
