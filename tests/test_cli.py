@@ -25,7 +25,7 @@ import zdev
 from zdev import _demo, _engines
 from zdev.cli import main
 
-from .support import DEADLINE, available_engines, wait_until
+from .support import DEADLINE, available_engines, python, wait_until
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(str(path) for path in (ROOT / "tests").glob("*.py") if path.stat().st_size)
@@ -131,6 +131,45 @@ def test_info_on_each_engine(name: str) -> None:
     assert set(others) == set(_engines.NAMES) - {name}
     for other in set(available_engines()) - {name}:
         assert others[other] == f"available, but ZDEV_ENGINE={name} forces another"
+
+
+def without_engine(err: str) -> None:
+    (line,) = err.splitlines()
+    assert line.startswith("zdev: error: ZDEV_ENGINE=nonsense cannot be had: there is no engine ")
+
+
+def test_info_without_an_engine() -> None:
+    done = command("info", ZDEV_ENGINE="nonsense")
+    assert done.returncode == 2
+    without_engine(done.stderr)
+    used, others = engines_told(done.stdout)
+    assert used == "none: ZDEV_ENGINE=nonsense cannot be had"
+    assert set(others) == set(_engines.NAMES)
+    for name in available_engines():
+        assert others[name] == "available, but ZDEV_ENGINE=nonsense forces another"
+
+
+@pytest.mark.parametrize("arguments", [["demo", "-n", "5"], ["exec", "x.py"], ["exec", "-m", "x"]])
+def test_nothing_is_done_without_an_engine(arguments: list[str]) -> None:
+    done = command(*arguments, ZDEV_ENGINE="nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    without_engine(done.stderr)
+
+
+def test_help_needs_no_engine() -> None:
+    for arguments in ([], ["--version"], ["exec", "--help"]):
+        done = command(*arguments, ZDEV_ENGINE="nonsense")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "zdev" in done.stdout
+
+
+def test_the_installed_command_without_an_engine() -> None:
+    """As the script that pip makes does, which may be called zdev.exe before it calls main."""
+    for name in ("/usr/bin/zdev", "zdev.exe"):
+        code = f"import sys; sys.argv = [{name!r}, 'demo']; from zdev.cli import main; sys.exit(main())"
+        done = python(code, ZDEV_ENGINE="nonsense")
+        assert (done.returncode, done.stdout) == (2, "")
+        without_engine(done.stderr)
 
 
 def test_info_where_libzmq_hides_its_symbols() -> None:

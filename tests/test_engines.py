@@ -47,9 +47,10 @@ def chosen(run: subprocess.CompletedProcess[str]) -> str:
 
 
 def complaint(run: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line of a traceback."""
+    """Return the last line of the one traceback."""
     assert run.returncode == 1
     assert run.stdout == ""
+    assert run.stderr.count("Traceback") == 1, "what it came of is noise"
     return run.stderr.strip().splitlines()[-1]
 
 
@@ -158,6 +159,37 @@ def test_why_one_cannot_be_forced(missing: str, forced: str, words: str) -> None
 def test_the_pyzmq_engine_needs_nothing() -> None:
     missing = [NO_EXTENSION, NO_CFFI, NO_CTYPES, HIDDEN, ROUNDTRIP]
     assert chosen(python("\n".join(missing), ZDEV_ENGINE="pyzmq")) == "pyzmq"
+
+
+@pytest.mark.parametrize("argv0", ["program.py", "-c", "", "/usr/bin/zdevs"])
+def test_only_the_command_line_may_import_without_an_engine(argv0: str) -> None:
+    argv = f"import sys; sys.argv = [{argv0!r}]"
+    complaint(python(f"{argv}\nimport zdev", ZDEV_ENGINE="nonsense"))
+    complaint(python("import sys; sys.argv = []\nimport zdev", ZDEV_ENGINE="nonsense"))
+
+
+def test_without_an_engine_nothing_relays() -> None:
+    """Python looks for a module of another package, which imports zdev: it is told later."""
+    code = """
+import sys
+sys.argv[0] = "-m"
+import zdev, zmq
+assert zdev.engine == "none"
+context = zmq.Context()
+sockets = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+device = zdev.ThreadProxy(zmq.PULL, zmq.PUSH)
+for relay in (lambda: zdev.proxy(*sockets), device.start):
+    try:
+        relay()
+    except zdev.EngineUnavailableError as error:
+        print(error)
+context.destroy(linger=0)
+"""
+    run = python(code, ZDEV_ENGINE="nonsense")
+    assert (run.returncode, run.stderr) == (0, "")
+    one, other = run.stdout.splitlines()
+    assert one == other
+    assert one.startswith("ZDEV_ENGINE=nonsense cannot be had: ")
 
 
 def test_an_unavailable_engine_is_an_import_error() -> None:

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all is well, 1 when the demo's proof fails, 2 for bad arguments, 130 after Ctrl-C.
+        0 when all is well, 1 when the demo's proof fails, 2 for bad arguments or when the engine
+        that ``ZDEV_ENGINE`` names cannot be had, 130 after Ctrl-C.
         Whatever a program run by ``exec`` raises or exits with is passed on.
 
     Raises
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(given[:ours])
     arguments.rest = given[ours:]
     command: Callable[[argparse.Namespace], int] = arguments.command
+    if command in (demo, execute) and _engines.problem is not None:
+        return no_engine()
     if command is execute:
         return command(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what it cannot show
@@ -163,20 +166,29 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def no_engine() -> int:
+    """Say why nothing can be relayed."""
+    print(f"zdev: error: {_engines.problem}", file=sys.stderr)
+    return 2
+
+
 def info() -> int:
-    """Run ``zdev info``."""
+    """Run ``zdev info``, also where there is no engine to be had."""
     try:
         file = os.path.realpath(_libzmq.find().path)
     except _libzmq.LibzmqUnreachableError as error:
         file = f"cannot be called directly: {error}"
     forced = os.environ.get(_engines.VARIABLE)
+    how = f", forced by {_engines.VARIABLE}" if forced else ""
+    if _engines.problem is not None:
+        how = f": {_engines.VARIABLE}={forced} cannot be had"
     lines = [
         ("zdev", zdev.__version__),
         ("Python", f"{python()}, {sys.executable}"),
         ("pyzmq", zmq.pyzmq_version()),
         ("libzmq", zmq.zmq_version()),
         ("file", file),
-        ("engine", zdev.engine + (f", forced by {_engines.VARIABLE}" if forced else "")),
+        ("engine", zdev.engine + how),
     ]
     for name, value in lines:
         print(f"{name:9} {value}")
@@ -184,6 +196,9 @@ def info() -> int:
     for name in _engines.NAMES:
         if name != zdev.engine:
             print(f"{name:9} {why_not(name, forced)}")
+    if _engines.problem is not None:
+        sys.stdout.flush()
+        return no_engine()
     return 0
 
 

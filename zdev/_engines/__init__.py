@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import sys
+from pathlib import PurePath
 
 from zdev import _libzmq
-from zdev._contract import Engine
+from zdev._contract import Engine, Loop, Settings
 
-__all__ = ["NAMES", "VARIABLE", "EngineUnavailableError", "choose", "current", "load"]
+__all__ = ["NAMES", "VARIABLE", "EngineUnavailableError", "choose", "current", "load", "problem"]
 
 # Best first. ctypes comes behind cffi's ABI mode on PyPy, where its calls are slow.
 if platform.python_implementation() == "PyPy":
@@ -87,7 +89,7 @@ def choose(forced: str | None) -> Engine:
             raise EngineUnavailableError(
                 f"{VARIABLE}={forced} cannot be had: {error}. The engines are {', '.join(NAMES)}; "
                 f"without {VARIABLE}, zdev takes the first that works."
-            ) from error
+            ) from None
     for name in NAMES[:-1]:
         try:
             return load(name)
@@ -96,5 +98,33 @@ def choose(forced: str | None) -> Engine:
     return load(NAMES[-1])
 
 
-current = choose(os.environ.get(VARIABLE))
+class _NoEngine:
+    """Stands for an engine that cannot be had: whoever wants to relay is told."""
+
+    name = "none"
+
+    def loop(self, settings: Settings) -> Loop:  # noqa: ARG002 - as the contract has it
+        raise EngineUnavailableError(str(problem))
+
+
+def _for_command_line() -> bool:
+    """Tell whether zdev is imported by ``python -m zdev`` or ``zdev``.
+
+    ``sys.argv[0]`` is "-m" as long as Python looks for the module. It may look for another, whose
+    package imports zdev; that one is told a little later, by its first relay.
+    """
+    return any(PurePath(name).stem in ("-m", "zdev") for name in sys.argv[:1])
+
+
+current: Engine
 """The engine that new relays use."""
+
+problem: EngineUnavailableError | None = None
+"""Why there is none, where the command line is to say so."""
+
+try:
+    current = choose(os.environ.get(VARIABLE))
+except EngineUnavailableError as error:
+    if not _for_command_line():
+        raise
+    current, problem = _NoEngine(), error
