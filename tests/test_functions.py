@@ -348,8 +348,30 @@ def test_what_is_left_undelivered_is_told(
         source.send(b"nobody wants this")
         wait_until(lambda: started.statistics()[0] == 1)
         assert started.terminate() == 0
-    assert [record.name for record in caplog.records] == ["zdev"]
-    assert "proxy_steerable ended with 1 message(s)" in caplog.text
+    (record,) = caplog.records
+    assert record.name == "zdev"
+    assert record.getMessage() == (
+        "proxy_steerable ended with 1 message undelivered: a peer is full or missing"
+    )
+
+
+def test_what_the_capture_did_not_get_is_told(
+    engine: str, net: Network, pairs: Pairs, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = Started(
+        net, "monitored_queue", pairs.frontend, pairs.backend, mon_socket=pairs.capture
+    )
+    with caplog.at_level(logging.WARNING, "zdev"):
+        pairs.left.send(b"there")
+        assert pairs.right.recv() == b"there"
+        pairs.right.send(b"back")
+        assert pairs.left.recv() == b"back"
+        started.statistics()
+        assert started.terminate() == 0
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "monitored_queue ended with 2 copies for the capture undelivered: a peer is full or missing"
+    )
 
 
 # Captures

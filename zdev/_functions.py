@@ -25,15 +25,20 @@ def _run(name: str, relay: Relay) -> int:
         relay.run()
     finally:
         there, back, capture = relay.statistics()
-        lost = there.parked + back.parked
-        if lost or capture.parked:
+        left = []
+        if there.parked + back.parked:
+            left.append(_count(there.parked + back.parked, "message", "messages"))
+        if capture.parked:
+            left.append(_count(capture.parked, "copy", "copies") + " for the capture")
+        if left:
             logger.warning(
-                "%s ended with %d message(s) and %d copies undelivered: their peers take no more",
-                name,
-                lost,
-                capture.parked,
+                "%s ended with %s undelivered: a peer is full or missing", name, " and ".join(left)
             )
     return 0
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def proxy(
@@ -78,8 +83,10 @@ def proxy(
 
     Notes
     -----
-    While it runs, the calling thread alone may use the sockets. A message that is still undelivered
-    when it ends, since its peer is full, is reported to the logger ``zdev``.
+    While it runs, the calling thread alone may use the sockets. Python runs signal handlers in the
+    main thread only: in another thread, it ends with its context, or is a daemon. What is still
+    undelivered when it ends, since a peer is full or missing, is told by a warning of the logger
+    ``zdev`` and by nothing else; a `Relay` has it in its statistics.
 
     References
     ----------
