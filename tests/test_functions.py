@@ -351,7 +351,7 @@ def test_what_is_left_undelivered_is_told(
     (record,) = caplog.records
     assert record.name == "zdev"
     assert record.getMessage() == (
-        "proxy_steerable ended with 1 message undelivered: a peer is full or missing"
+        "proxy_steerable ended with 1 message undelivered: no peer took it in time"
     )
 
 
@@ -370,7 +370,7 @@ def test_what_the_capture_did_not_get_is_told(
         assert started.terminate() == 0
     (record,) = caplog.records
     assert record.getMessage() == (
-        "monitored_queue ended with 2 copies for the capture undelivered: a peer is full or missing"
+        "monitored_queue ended with 2 copies for the capture undelivered: no peer took it in time"
     )
 
 

@@ -105,13 +105,15 @@ class Plant:
         burst: int = 64,
     ) -> None:
         self.operator = Operator(net, kind, transport)
-        one = {"sndhwm": 1}
-        self.frontend = net.bound(zmq.DEALER)
-        self.backend = net.bound(zmq.DEALER, **(one if narrow == "backend" else {}))
-        self.capture = net.bound(zmq.PUSH, **(one if narrow == "capture" else {}))
-        self.client = net.peer(self.frontend, zmq.DEALER)
-        self.worker = net.peer(self.backend, zmq.DEALER, rcvhwm=1 if narrow == "backend" else 1000)
-        self.watcher = net.peer(self.capture, zmq.PULL, rcvhwm=1 if narrow == "capture" else 1000)
+
+        def ends(role: str, kind: int, peer: int) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+            limit = 1 if role in narrow.split() else 1000
+            end = net.bound(kind, sndhwm=limit)
+            return end, net.peer(end, peer, rcvhwm=limit)
+
+        self.frontend, self.client = ends("frontend", zmq.DEALER, zmq.DEALER)
+        self.backend, self.worker = ends("backend", zmq.DEALER, zmq.DEALER)
+        self.capture, self.watcher = ends("capture", zmq.PUSH, zmq.PULL)
         self.relays: list[zdev.Relay] = []
         run = zdev.Relay.run
 
@@ -417,20 +419,18 @@ def test_terminate_tries_what_is_parked_a_last_time(
 
 
 def test_both_ways_parked_and_steered(engine: str, plant: Callable[..., Plant]) -> None:
-    device = plant(narrow="backend")
-    device.frontend.sndhwm = 1
-    device.client.rcvhwm = 1
+    device = plant(narrow="frontend backend")
     device.run()
     for number in range(30):
         device.client.send(b"%d" % number)
-    wait_until(lambda: device.relay.statistics().frontend_to_backend.parked)
     fill(device.worker)
+    wait_until(lambda: all(way.parked for way in device.relay.statistics()[:2]))
     device.operator.command(b"PAUSE")
     device.operator.command(b"RESUME")
     assert device.operator.statistics() == device.counts()
     device.operator.command(b"TERMINATE")
     device.end()
-    assert device.relay.statistics().frontend_to_backend.parked == 1
+    assert [way.parked for way in device.relay.statistics()[:2]] == [1, 1]
 
 
 def test_a_pause_holds_under_pressure(engine: str, net: Network) -> None:

@@ -32,7 +32,7 @@ def _run(name: str, relay: Relay) -> int:
             left.append(_count(capture.parked, "copy", "copies") + " for the capture")
         if left:
             logger.warning(
-                "%s ended with %s undelivered: a peer is full or missing", name, " and ".join(left)
+                "%s ended with %s undelivered: no peer took it in time", name, " and ".join(left)
             )
     return 0
 
@@ -85,7 +85,7 @@ def proxy(
     -----
     While it runs, the calling thread alone may use the sockets. Python runs signal handlers in the
     main thread only: in another thread, it ends with its context, or is a daemon. What is still
-    undelivered when it ends, since a peer is full or missing, is told by a warning of the logger
+    undelivered when it ends, since no peer took it in time, is told by a warning of the logger
     ``zdev`` and by nothing else; a `Relay` has it in its statistics.
 
     References
