@@ -135,10 +135,11 @@ def wait_until(condition: Callable[[], Any], timeout: float = DEADLINE) -> Any:
     """Wait for what has no event to wait for, such as a counter."""
     end = time.monotonic() + timeout
     while True:
+        late = time.monotonic() > end  # before the look: this thread may have been kept from it
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"not true after {timeout} s: {condition}"
+        assert not late, f"not true after {timeout} s: {condition}"
         time.sleep(0.001)
 
 

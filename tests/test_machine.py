@@ -360,6 +360,9 @@ class RunningRelay(Stage):
     def start(self) -> None:
         if self.background is None:
             self.background = Background(self.relay.run)
+            thread = self.background.thread.ident
+            # Until it runs, calls run in this one.
+            wait_until(lambda: self.relay.call(threading.get_ident) == thread)
 
     @precondition(lambda self: self.background)
     @rule()
