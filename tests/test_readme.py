@@ -73,7 +73,7 @@ def test_a_block_that_fails_ends(block: str, place: re.Match[str]) -> None:
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-@pytest.mark.parametrize("block", [block for block in BLOCKS if "Process" in block])
+@pytest.mark.parametrize("block", [pytest.param(b, id="") for b in BLOCKS if "Process" in b])
 def test_a_program_that_starts_processes(block: str, method: str, tmp_path: pathlib.Path) -> None:
     program = tmp_path / "program.py"
     choice = f"import multiprocessing\nmultiprocessing.set_start_method({method!r}, force=True)\n"
