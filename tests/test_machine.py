@@ -106,6 +106,7 @@ class Stage(RuleBasedStateMachine):
                 self.peers[role].routing_id = PEER
             self.peers[role].connect(ends[role].last_endpoint.decode())
             ends[role].getsockopt(zmq.EVENTS)  # now it has heard of its peer
+        self.control_end = ends["control"]
         self.relay = zdev.Relay(
             **ends,
             burst=burst,
@@ -445,7 +446,10 @@ class RunningRelay(Stage):
         if self.device.terminated:
             self.device.terminated = False
             self.ended()
-        wait_until(lambda: self.relay.paused == self.device.paused)
+        # Also what changes nothing and has no answer: heard later, it would undo a pause().
+        if self.background:
+            wait_until(lambda: not self.relay.call(lambda: self.control_end.poll(0)))
+        assert self.relay.paused == self.device.paused
 
     def check_counts(self, before: zdev.Statistics, heard: Frames) -> None:
         """The eight counts are of a moment between two snapshots."""
