@@ -70,6 +70,15 @@ def test_an_address(device: Any, verb: str, live: bool) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
+@pytest.mark.parametrize("verb", ["unbind", "disconnect"])
+def test_an_address_that_a_running_device_does_not_have(device: Any, verb: str) -> None:
+    device.start()
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        with pytest.raises(zmq.ZMQError, match=re.escape(repr(address))) as caught:
+            getattr(device, f"{verb}_in")(address)
+        assert caught.value.errno in (errno.ENOENT, errno.EINVAL)
+
+
 def test_from_another_process() -> None:
     with zdev.ProcessProxy(zmq.PULL, zmq.PUSH) as device:
         for option, value, kind, words in OPTIONS:

@@ -21,7 +21,7 @@ from zdev._contract import Statistics
 from zdev._relay import Relay
 
 from .latch import Latch
-from .plan import SocketPlan, bind, hold_random_port, last_endpoint, set_linger, set_option
+from .plan import SocketPlan, attach, bind, hold_random_port, last_endpoint, set_linger, set_option
 from .release import await_unbound, end_context
 
 if TYPE_CHECKING:
@@ -663,11 +663,11 @@ class Device(zmq.devices.Device):
         try:
             if verb == "unbind":
                 pair = next((pair for pair in bound if addr in pair), (addr, addr))
-                target.unbind(pair[1])
+                attach(target, "unbind", pair[1])
                 if pair in bound:
                     bound.remove(pair)
             else:
-                getattr(target, verb)(addr)
+                attach(target, verb, addr)
         finally:
             for waiting, _ in self._run.lingers:
                 waiting.setsockopt(zmq.LINGER, 0)

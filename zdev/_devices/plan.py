@@ -13,6 +13,7 @@ import zmq
 __all__ = [
     "BindError",
     "SocketPlan",
+    "attach",
     "bind",
     "hold_random_port",
     "last_endpoint",
@@ -174,6 +175,18 @@ def bind(target: zmq.Socket[Any], addr: str, held: socket.socket | None = None) 
     if held is not None:
         held.detach()  # libzmq's from here on
     return last_endpoint(target)
+
+
+def attach(target: zmq.Socket[Any], verb: str, addr: str) -> None:
+    """Connect, disconnect or unbind a socket; pyzmq's error does not always tell which address."""
+    try:
+        getattr(target, verb)(addr)
+    except zmq.ContextTerminated:
+        raise
+    except zmq.ZMQError as error:
+        if repr(addr) in error.strerror:
+            raise
+        raise zmq.ZMQError(error.errno, f"{error.strerror} (addr={addr!r})") from error
 
 
 def hold_random_port(
