@@ -45,8 +45,8 @@ def zero_copy() -> Iterator[None]:
     """Let messages be sent without a copy, and see that pyzmq gets all of them back.
 
     Before `net`, so that the context is gone by then. The thread of pyzmq that takes them back must
-    not outlive the test: on PyPy 7.3.11 (Debian 12's), callbacks from C, which the scripted libzmq
-    consists of, can free the stack of a thread that waits, and the process crashes.
+    not outlive the test: Hypothesis calls sys.setrecursionlimit, which on PyPy 7.3.11 moves the
+    stacks of all threads, also of those that wait in C; when they go on, the process crashes.
     """
     yield
     wait_until(lambda: gc.collect() or not garbage.gc.refs)
