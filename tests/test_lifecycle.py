@@ -8,6 +8,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 import zmq
 
 import zdev
+from zdev._devices.base import PATIENCE
 
 from .background import LAUNCHERS, Devices
 from .support import DEADLINE, Background, Network, fill, wait_until
@@ -346,6 +348,17 @@ def test_start_again_after_the_end(engine: str, net: Network, devices: Devices) 
     stream.has_ended()
 
 
+def test_start_again_in_this_process(engine: str, net: Network, threads: Devices) -> None:
+    """At addresses that nothing but libzmq's reaper knows."""
+    device = threads("Device", zmq.STREAMER, zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    device.bind_in("inproc://in")
+    device.bind_out("inproc://out")
+    for _ in range(50):
+        with device:
+            assert device.endpoints == {"in": ["inproc://in"], "out": ["inproc://out"]}
+
+
 def test_join_before_start(devices: Devices) -> None:
     device = devices("Proxy", zmq.PULL, zmq.PUSH)
     with pytest.raises(RuntimeError, match="not started"):
@@ -537,6 +550,60 @@ def test_join_waits_no_longer_than_told(engine: str, net: Network, devices: Devi
     assert not stream.device.done
     stream.device.stop()
     stream.device.join(timeout=0)
+
+
+def test_many_wait_for_the_end_at_once(engine: str, devices: Devices) -> None:
+    """And each finds that nothing is left; in time, in a signal handler too."""
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+
+    def wait_by(verb: Callable[..., None], **options: Any) -> None:
+        verb(**options)
+        assert device.done
+        assert not device._run.worker.is_alive()
+
+    def handle(*_: object) -> None:
+        device.stop(timeout=DEADLINE)
+        assert device.done
+
+    previous = signal.signal(signal.SIGUSR1, handle)
+    try:
+        for number in range(20 if devices.in_this_process else 5):
+            device.start()
+            waits = [Background(wait_by, device.join, timeout=DEADLINE) for _ in range(3)]
+            waits += [Background(wait_by, device.stop, timeout=DEADLINE) for _ in range(number % 4)]
+            signals = [
+                Background(signal.pthread_kill, threading.main_thread().ident, signal.SIGUSR1)
+                for _ in range(3)
+            ]
+            wait_by(device.join)
+            for user in waits + signals:
+                user.join()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+@pytest.mark.parametrize("verb", ["join", "stop"])
+def test_a_wait_for_the_end_is_not_longer_for_another(threads: Devices, verb: str) -> None:
+    """Who waits for the thread, once the device has ended, does not make others wait longer."""
+    device = threads("Proxy", zmq.PULL, zmq.PUSH)
+    lingers, gate = threading.Event(), threading.Event()
+
+    class Lingering(threading.Thread):
+        def run(self) -> None:
+            super().run()
+            lingers.set()
+            gate.wait(DEADLINE)
+
+    device._launch_class = Lingering
+    device.start()
+    first = Background(device.stop)
+    assert lingers.wait(DEADLINE)
+    began = time.monotonic()
+    getattr(device, verb)(timeout=0.01)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert device.done
+    gate.set()
+    first.join()
 
 
 class Failing:
@@ -768,6 +835,14 @@ def test_log_of_errors(
 
 
 def test_names(devices: Devices) -> None:
-    names = {devices("Proxy", zmq.PULL, zmq.PUSH).name for _ in range(3)}
-    assert len(names) == 3
-    assert all(name.startswith(f"{devices.launcher}Proxy") for name in names)
+    """They count, whatever the class; and a copy keeps its name, as a spawned process does."""
+    first, second, third = (
+        devices(kind, zmq.PULL, zmq.PUSH) for kind in ("Proxy", "MonitoredQueue", "Proxy")
+    )
+    prefix, _, number = first.name.rpartition("-")
+    assert prefix == f"{devices.launcher}Proxy"
+    assert second.name == f"{devices.launcher}MonitoredQueue-{int(number) + 1}"
+    assert third.name == f"{prefix}-{int(number) + 2}"
+    assert pickle.loads(pickle.dumps(first)).name == first.name
+    with first:
+        assert first.launcher.name == first.name

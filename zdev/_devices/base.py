@@ -33,6 +33,9 @@ __all__ = ["PATIENCE", "Device", "on", "random_port_on"]
 
 logger = logging.getLogger("zdev")
 
+_numbers = itertools.count(1)
+"""For the names of devices that are given none."""
+
 # Seconds to wait for what should be quick.
 PATIENCE = 2.0
 
@@ -135,6 +138,8 @@ class Run:
         self.handles: list[int] = []
         self.thread = threading.get_ident()
         self.worker: threading.Thread | None = None  # to be joined once it has ended
+        self._joining = threading.RLock()
+        self._is_joined = False  # just now, by the holder of the lock
         self.ready = Latch()  # or ended without
         self.ended = Latch()
         self.on_ready: Callable[[], None] = lambda: None
@@ -144,6 +149,26 @@ class Run:
 
     def endpoints(self) -> dict[str, list[str]]:
         return {role: [real for _, real in pairs] for role, pairs in self.bound.items()}
+
+    def join_worker(self, patience: float) -> None:
+        """Wait until no thread is left of this run, which is over.
+
+        Before Python 3.13, and on PyPy, a thread can be joined by one other at a time; nor can it
+        be by a signal handler in the midst of a join, which leaves it to what it interrupts.
+        """
+        deadline = time.monotonic() + patience
+        worker = self.worker
+        if worker is None or worker is threading.current_thread():
+            return
+        if not self._joining.acquire(timeout=patience):
+            return
+        interrupted, self._is_joined = self._is_joined, True
+        try:
+            if not interrupted:
+                worker.join(max(deadline - time.monotonic(), 0))
+        finally:
+            self._is_joined = interrupted
+            self._joining.release()
 
 
 class Device(zmq.devices.Device):
@@ -160,7 +185,8 @@ class Device(zmq.devices.Device):
     in_type, out_type : int
         Socket types. With a negative ``out_type`` one socket is both ends.
     name : str, optional
-        Names the thread or process, and the device in the log.
+        Names the thread or process, and the device in the log; such as ``ThreadProxy-1`` by
+        default.
 
     Attributes
     ----------
@@ -197,7 +223,7 @@ class Device(zmq.devices.Device):
         self.device_type = device_type
         self.in_type = cast("int", in_type)
         self.out_type = cast("int", out_type)
-        self.name = name or f"{type(self).__name__}-{id(self):x}"
+        self.name = name or f"{type(self).__name__}-{next(_numbers)}"
         self.daemon = True
         self._plans = {role: SocketPlan() for role in self._roles}
         self._held: dict[str, socket.socket] = {}
@@ -727,8 +753,9 @@ class Device(zmq.devices.Device):
     def _await_end(self, timeout: float | None) -> bool:
         """Wait for the end; tell whether it came."""
         run = self._run
+        deadline = None if timeout is None else time.monotonic() + timeout
         if not run.ended.wait(timeout):
             return False
-        if run.worker is not None and run.worker is not threading.current_thread():
-            run.worker.join(PATIENCE)
+        left = PATIENCE if deadline is None else max(deadline - time.monotonic(), 0)
+        run.join_worker(min(left, PATIENCE))
         return True
