@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -116,6 +117,40 @@ if __name__ == "__main__":
 def test_set_start_method(method: str) -> None:
     done = python(SCRIPT.format(method=method))
     assert (done.stderr, done.stdout, done.returncode) == ("", "done\n", 0)
+
+
+UNGUARDED = """
+import multiprocessing, sys
+import zmq, zdev
+
+device = zdev.ProcessProxy(zmq.PULL, zmq.PUSH, name="depot")
+device._launch_class = multiprocessing.get_context(sys.argv[1]).Process
+try:
+    device.start()
+except RuntimeError as error:
+    if __name__ != "__main__":
+        raise
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_main_script_that_is_not_guarded(method: str, tmp_path: Path) -> None:
+    """The process cannot import it; and who started it is told what to do."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(tmp_path / "script.py"), method],
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+        check=False,
+    )
+    assert done.stdout == (
+        "the process of depot died with exit code 1 as it imported what it needs; if the main "
+        'script starts the device, it must do so under if __name__ == "__main__":\n'
+    )
+    assert done.stderr.count("Traceback") == 1, done.stderr  # the child's
+    assert done.returncode == 0
 
 
 def test_start_in_another_thread(engine: str, net: Network, devices: Devices) -> None:

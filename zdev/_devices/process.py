@@ -1,7 +1,8 @@
 """The launcher of processes: a link to the parent, and what either end does with it.
 
-Parent and child talk over a socketpair. The child says "ready" when it relays and "end" when it has
-ended, and in between replies to what the parent asks, which is what `Device._perform` takes.
+Parent and child talk over a socketpair. The child says "begun", then "ready" when it relays and
+"end" when it has ended, and in between replies to what the parent asks, which is what
+`Device._perform` takes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ _ends: dict[Connection, int] = {}
 
 _launching = threading.RLock()
 """Held while both ends of a link are here, lest the next process inherits them."""
+
+
+_UNGUARDED = (
+    " as it imported what it needs; if the main script starts the device, it must do so under "
+    'if __name__ == "__main__":'
+)
+"""What is most likely to have kept a process from the device's own code, which tells its errors."""
 
 
 def _after_fork() -> None:
@@ -167,20 +175,21 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
 
     def _listen(self, run: Run, link: Link, launcher: Any) -> None:
         """Take in what the child says, until it has ended. Runs in a thread of the parent."""
-        told = False
+        began = told = False
         try:
             while not told:
                 ready = wait([link.connection, launcher.sentinel])
                 if link.connection not in ready and not link.connection.poll():
                     break
                 tag, *rest = link.connection.recv()
+                began = True
                 if tag == "end":
                     told = True
                     self.exception, self._last = _from_child(rest[0]), rest[1]
                 elif tag == "ready":
                     run.bound = rest[0]
                     self._say_ready()
-                else:
+                elif tag == "reply":
                     number, outcome, run.bound = rest
                     done, value = outcome
                     link.take(number, (done, value if done else _from_child(value)))
@@ -195,6 +204,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
                 launcher._popen.close()  # the descriptor that tells of the end
             if not told:
                 died = f"the process of {self.name} died with exit code {launcher.exitcode}"
+                if launcher.exitcode == 1 and not began:
+                    died += _UNGUARDED
                 self.exception = RuntimeError(died)
             if self.exception is not None:
                 self._fail(self.exception)
@@ -321,6 +332,7 @@ class Ending:
 
 def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     """Run a device in its own process."""
+    _tell(link, "begun")
     if _ends.pop(link, None) is not None:
         _forget_listeners({link.fileno(), *(held.fileno() for held in device._held.values())})
     device._never_started()
