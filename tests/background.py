@@ -50,7 +50,7 @@ def running_device(device: Any) -> Iterator[None]:
             yield
         return
     background = Background(device.start)
-    wait_until(lambda: device.endpoints)
+    wait_until(lambda: device._running and device.endpoints)
     try:
         yield
     finally:

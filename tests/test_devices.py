@@ -776,6 +776,44 @@ class LaunchedProcess(multiprocessing.get_context("spawn").Process):  # type: ig
         super().__init__(target=target)
 
 
+class OwnStart:
+    """Launches in its own way, as subclasses of pyzmq's do to name the thread or process."""
+
+    def start(self: Any) -> None:
+        self.launcher = self._launch_class(target=self.run, name="mine")
+        self.launcher.daemon = self.daemon
+        self.launcher.start()
+
+
+def test_a_subclass_that_starts_in_its_own_way(engine: str, net: Network, devices: Devices) -> None:
+    device = devices.of(lambda base: of((OwnStart,), base), "ProxySteerable", zmq.PULL, zmq.PUSH)
+    source, sink = net.bound(zmq.PUSH, "tcp"), net.bound(zmq.PULL, "tcp")
+    control = net.bound(zmq.PAIR, "tcp")
+    for role, peer in (("in", source), ("out", sink), ("ctrl", control)):
+        getattr(device, f"connect_{role}")(peer.last_endpoint.decode())
+    device.start()
+    source.send(b"x")
+    assert sink.recv() == b"x"
+    assert device.launcher.name == "mine"
+    control.send(b"TERMINATE")
+    device.join(DEADLINE)
+    assert not device.launcher.is_alive()
+
+
+class OwnBind:
+    """Notes what it is bound to."""
+
+    def bind_in(self: Any, addr: str) -> None:
+        self.noted = addr
+        super().bind_in(addr)  # type: ignore[misc]
+
+
+def test_a_random_port_is_bound_by_what_a_subclass_has_for_that(devices: Devices) -> None:
+    device = devices.of(lambda base: of((OwnBind,), base), "Proxy", zmq.PULL, zmq.PUSH)
+    port = device.bind_in_to_random_port("tcp://127.0.0.1")
+    assert device._in_binds == [device.noted] == [f"tcp://127.0.0.1:{port}"]
+
+
 def test_launch_class() -> None:
     class Threaded(zdev.ThreadProxy):
         _launch_class = Launched

@@ -74,7 +74,9 @@ def random_port_on(role: str) -> Callable[..., int]:
         port: int
         if not self._running or (self._sets_up_now() and role not in self._run.sockets):
             port = self._reserve_random_port(addr, *args, **kwargs)
-        elif self._sets_up_now():
+            getattr(self, f"bind_{role}")(f"{addr}:{port}")  # which a subclass may replace
+            return port
+        if self._sets_up_now():
             port = self._apply(role, "bind_to_random_port", (addr, *args), kwargs)
         else:
             port = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
@@ -756,6 +758,8 @@ class Device(zmq.devices.Device):
         deadline = None if timeout is None else time.monotonic() + timeout
         if not run.ended.wait(timeout):
             return False
+        # The thread may need a lock of `threading` that this one holds: a signal handler may be
+        # waiting here, in the midst of the start of another thread. So it is not waited for long.
         left = PATIENCE if deadline is None else max(deadline - time.monotonic(), 0)
         run.join_worker(min(left, PATIENCE))
         return True

@@ -125,6 +125,14 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
         self.launcher.name = self.name
         self.launcher.daemon = self.daemon
 
+    def join(self, timeout: float | None = None) -> None:
+        if self.launcher is not None and not self._started:
+            self.launcher.join(timeout)  # a subclass has launched it, as pyzmq's start() does
+        else:
+            super().join(timeout)
+
+    join.__doc__ = Device.join.__doc__
+
     def _await_ready(self) -> None:
         """Return when the device relays, or raise what prevented it."""
         try:
@@ -142,6 +150,11 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
     """A `Device` that runs in a thread of its own."""
 
     _launch_class = threading.Thread
+
+    def _begin(self) -> None:
+        super()._begin()
+        if threading.current_thread() is self.launcher:  # as in `join`
+            self._run.worker = self.launcher
 
     def start(self) -> None:
         """Start the thread, and return when the device relays.

@@ -140,15 +140,23 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         run = self._run
         try:
             link = self._launch_process()
+            try:
+                heard = (run, link, self.launcher)
+                worker = threading.Thread(target=self._listen, args=heard, name=self.name)
+                worker.daemon = True
+                run.worker = worker
+                worker.start()
+            except BaseException:
+                run.worker = None
+                link.close()
+                self.launcher.kill()
+                _bury(self.launcher)
+                raise
         except BaseException as error:
             self._fail(error)
             self._release_held()
             self._finish()
             raise
-        run.worker = threading.Thread(
-            target=self._listen, args=(run, link, self.launcher), name=self.name, daemon=True
-        )
-        run.worker.start()
         with self._lock:
             self._link = link
             if run.stop is not None:
@@ -199,9 +207,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             if not told:
                 launcher.join(PATIENCE)
                 launcher.kill()
-            launcher.join()
-            with contextlib.suppress(AttributeError):
-                launcher._popen.close()  # the descriptor that tells of the end
+            _bury(launcher)
             if not told:
                 died = f"the process of {self.name} died with exit code {launcher.exitcode}"
                 if launcher.exitcode == 1 and not began:
@@ -242,7 +248,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         try:
             super().stop(drain, timeout)
         except TimeoutError:
-            with _launching:
+            with _launching, contextlib.suppress(AttributeError):  # it is not even launched
                 self.launcher.kill()
             self._await_end(PATIENCE)
             raise
@@ -250,6 +256,13 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
     stop.__doc__ = (Device.stop.__doc__ or "").replace(
         "If it has not ended by then.", "If it has not ended by then; its process is killed."
     )
+
+
+def _bury(launcher: Any) -> None:
+    """Wait for the end of a process, and close the descriptor that tells of it."""
+    launcher.join()
+    with contextlib.suppress(AttributeError):
+        launcher._popen.close()
 
 
 def _to_parent(error: BaseException | None) -> tuple[bytes | None, str] | None:
