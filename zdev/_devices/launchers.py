@@ -93,8 +93,9 @@ def _after_fork() -> None:
     children: set[Any] = getattr(multiprocessing.process, "_children", set())
     for device in list(_running):
         children.discard(device.launcher)
-        _of_parents.append((device._run, device._sockets, device._context))
+        _of_parents.append((device._run, device._sockets, device._context, device.launcher))
         device._never_started()
+        device.launcher = None
     _running.clear()
 
 
