@@ -481,6 +481,8 @@ class OwnSetup:
 
     def _setup_sockets(self) -> Any:
         sockets = super()._setup_sockets()  # type: ignore[misc]
+        assert self.launcher.is_alive()  # type: ignore[attr-defined]
+        assert self.launcher.name == self.name  # type: ignore[attr-defined]
         extra = self._context.socket(zmq.PUSH)  # type: ignore[attr-defined]
         self._sockets.append(extra)  # type: ignore[attr-defined]
         extra.connect(self.extra)  # type: ignore[attr-defined]
@@ -872,5 +874,5 @@ def test_a_spawned_process_has_all_of_the_device(
         assert sink.recv() == b"x"
         assert monitor.recv_multipart() == [b"from", b"x"]
         assert counts(device) == (1, 1, 1)
-        assert device.launcher.name == "spawned"
+        assert device.launcher.name == device.name == "spawned"
     assert device.launcher.exitcode == 0

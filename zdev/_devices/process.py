@@ -349,6 +349,7 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     if _ends.pop(link, None) is not None:
         _forget_listeners({link.fileno(), *(held.fileno() for held in device._held.values())})
     device._never_started()
+    device.launcher = multiprocessing.current_process()
     device._begin()
     run = device._run
     run.has_process = True
