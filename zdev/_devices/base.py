@@ -747,7 +747,8 @@ class Device(zmq.devices.Device):
             return
         if self._running:
             self._ask("stop", drain)
-        if self._running and self._run.thread == threading.get_ident():
+        run = self._run
+        if run.thread == threading.get_ident() and not run.ended.is_set():
             return  # a signal handler, or a call, of the device itself
         if not self._await_end(timeout):
             raise TimeoutError(f"{self.name} has not ended in {timeout} s")
