@@ -77,7 +77,7 @@ direction_open (zdev_relay *self, zdev_direction *direction,
     direction->source = source;
     direction->destination = destination;
     direction->swap = swap;
-    direction->plain = destination && !swap && !self->capture
+    direction->plain = destination && !swap
                     && destination->type != TYPE_ROUTER
                     && destination->type != TYPE_STREAM;
     direction->stage = STAGE_TAKING;
@@ -315,15 +315,16 @@ serve_control (zdev_relay *self)
 
     rc = 0;
     zdev_msg *frame = frames->first.frame;
+    size_t count = frames->short_of_memory ? 0 : frames->count;
     size_t envelope = type == TYPE_ROUTER ? 1 : 0;
     int asked = type == TYPE_REP;
     if ((type == TYPE_ROUTER || type == TYPE_DEALER)
-    &&  frames->count > envelope + 1
+    &&  count > envelope + 1
     &&  self->zmq.msg_size (&frame[envelope]) == 0) {
         envelope++;
         asked = 1;
     }
-    if (frames->count > envelope) {
+    if (count > envelope) {
         frame += envelope;
         if (says (self, frame, "STATISTICS") && can_send (type)) {
             asked = 0;

@@ -59,9 +59,7 @@ frames_reset (zdev_relay *self, zdev_frames *frames)
         chunk_cut (self, &frames->first);
     frames->last = &frames->first;
     frames->count = 0;
-    frames->total = 0;
     frames->bytes = 0;
-    frames->head[0] = frames->head[1] = 0;
     frames->short_of_memory = 0;
 }
 
@@ -108,25 +106,6 @@ zdev_frames_empty (zdev_relay *self, zdev_frames *frames)
 }
 
 /*  ----------------------------------------------------------------------
-    Make room for the frame after the one in the current slot, 0 when memory
-    is short.                                                                 */
-
-static int
-frames_grow (zdev_relay *self, zdev_frames *frames)
-{
-    if ((frames->count + 1) % CHUNK_FRAMES == 0) {
-        zdev_chunk *chunk = malloc (sizeof *chunk);
-        if (!chunk)
-            return 0;
-        chunk_open (self, chunk);
-        frames->last->next = chunk;
-        frames->last = chunk;
-    }
-    frames->count++;
-    return 1;
-}
-
-/*  ----------------------------------------------------------------------
     The slot of the next frame.                                               */
 
 static inline zdev_msg *
@@ -136,13 +115,18 @@ frames_slot (zdev_frames *frames)
 }
 
 /*  ----------------------------------------------------------------------
-    Add an empty frame and return it, NULL when memory is short.              */
+    Add a chunk and return its first slot, NULL when memory is short.         */
 
-zdev_msg *
-zdev_frames_add (zdev_relay *self, zdev_frames *frames)
+static zdev_msg *
+frames_grow (zdev_relay *self, zdev_frames *frames)
 {
-    zdev_msg *slot = frames_slot (frames);
-    return frames_grow (self, frames) ? slot : NULL;
+    zdev_chunk *chunk = malloc (sizeof *chunk);
+    if (!chunk)
+        return NULL;
+    chunk_open (self, chunk);
+    frames->last->next = chunk;
+    frames->last = chunk;
+    return chunk->frame;
 }
 
 /*  ----------------------------------------------------------------------
@@ -158,46 +142,45 @@ zdev_frames_add (zdev_relay *self, zdev_frames *frames)
 static int
 frames_take (zdev_relay *self, zdev_frames *frames, zdev_socket *source, int rc)
 {
+    zdev_msg *slot = frames_slot (frames);
+    zdev_msg *end = frames->last->frame + CHUNK_FRAMES;
+    size_t count = frames->count;
+    uint64_t bytes = frames->bytes;
+
     for (;;) {
-        zdev_msg *frame = frames_slot (frames);
         if (rc >= 0) {
             /*  zmq_msg_recv(3) gives the size, but no more than an int holds  */
-            size_t size = rc < INT_MAX ? (size_t) rc
-                                       : self->zmq.msg_size (frame);
-            if (frames->total < 2)
-                frames->head[frames->total] = size;
-            frames->total++;
-            frames->bytes += size;
-
-            if (!self->zmq.msg_more (frame)) {
-                if (!frames->short_of_memory)
-                    frames->count++;
-                return 1;
+            bytes += rc < INT_MAX ? (size_t) rc : self->zmq.msg_size (slot);
+            count++;
+            if (!self->zmq.msg_more (slot)) {
+                rc = 1;
+                break;
             }
-            if (!frames->short_of_memory && !frames_grow (self, frames)) {
-                size_t total = frames->total;
-                uint64_t bytes = frames->bytes;
-                frames->count++;
-                zdev_frames_empty (self, frames);
-                frames->total = total;
-                frames->bytes = bytes;
-                frames->short_of_memory = 1;
+            if (++slot == end) {
+                slot = frames->short_of_memory ? NULL
+                                               : frames_grow (self, frames);
+                if (!slot) {
+                    frames->count = count;
+                    zdev_frames_empty (self, frames);
+                    frames->short_of_memory = 1;
+                    slot = frames->first.frame;
+                }
+                end = slot + CHUNK_FRAMES;
             }
         }
         else {
-            int error = self->zmq.get_errno ();
-            if (error == EAGAIN) {
-                source->settled = 1;
-                return 0;
-            }
-            if (error == ZDEV_EFSM)     /*  REQ, REP: not its turn             */
-                return 0;
-            if (error != EINTR)
-                return -error;
+            rc = -self->zmq.get_errno ();
+            if (rc != -EINTR)
+                break;
         }
-        rc = self->zmq.msg_recv (frames_slot (frames), source->handle,
-                                 FLAG_DONTWAIT);
+        rc = self->zmq.msg_recv (slot, source->handle, FLAG_DONTWAIT);
     }
+    frames->count = count;
+    frames->bytes = bytes;
+    if (rc == -EAGAIN)
+        source->settled = 1;
+    /*  EFSM: it is not the turn of this REQ or REP                            */
+    return rc == -EAGAIN || rc == -ZDEV_EFSM ? 0 : rc;
 }
 
 /*  ----------------------------------------------------------------------
@@ -236,7 +219,7 @@ peer_error (int error)
 }
 
 /*  ----------------------------------------------------------------------
-    The rest of a message whose peer vanished after `sent` of its frames.
+    The rest of a message whose peer vanished: `left` frames, from slot on.
 
     PAIR: the next frame would reach the next peer as a message of its own, so
     the rest is discarded. The others wait for the message's end: they swallow
@@ -244,23 +227,22 @@ peer_error (int error)
     shown to them.                                                            */
 
 static int
-frames_send_lost (zdev_relay *self, zdev_chunk *chunk, size_t place,
+frames_send_lost (zdev_relay *self, zdev_chunk *chunk, zdev_msg *slot,
                   size_t left, zdev_socket *to, int error)
 {
     int failed = peer_error (error) ? 0 : error;
-    msg_empty (self, &chunk->frame[place]);
+    msg_empty (self, slot);
     while (--left > 0) {
-        if (++place == CHUNK_FRAMES) {
+        if (++slot == chunk->frame + CHUNK_FRAMES) {
             chunk = chunk->next;
-            place = 0;
+            slot = chunk->frame;
         }
-        zdev_msg *frame = &chunk->frame[place];
         if (to->type != TYPE_PAIR && !failed) {
-            error = frame_send (self, frame, to, left > 1 ? FLAG_SNDMORE : 0);
+            error = frame_send (self, slot, to, left > 1 ? FLAG_SNDMORE : 0);
             if (error && !peer_error (error))
                 failed = error;
         }
-        msg_empty (self, frame);
+        msg_empty (self, slot);
     }
     return failed ? -failed : SEND_LOST;
 }
@@ -291,31 +273,38 @@ int
 zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
                   int swap)
 {
-    size_t count = frames->count;
     zdev_chunk *chunk = &frames->first;
-    size_t at = swap ? 1 : 0;
+    zdev_msg *slot = chunk->frame;
+    zdev_msg *end = slot + CHUNK_FRAMES;
+    size_t left = frames->count;
+    int flags = left > 1 ? FLAG_SNDMORE : 0;
+    int rc = SEND_DONE;
 
     to->settled = 0;
-    int error = frame_send (self, &chunk->frame[at], to,
-                            count > 1 ? FLAG_SNDMORE : 0);
+    int error = frame_send (self, swap ? slot + 1 : slot, to, flags);
     if (error)
         return refusal (to, error);
-    int rc = SEND_DONE;
-    size_t place = 0;
-    for (size_t sent = 1; sent < count; sent++) {
-        if (++place == CHUNK_FRAMES) {
-            chunk = chunk->next;
-            place = 0;
-        }
-        at = swap && sent == 1 ? 0 : place;
-        error = frame_send (self, &chunk->frame[at], to,
-                            sent + 1 < count ? FLAG_SNDMORE : 0);
+    if (swap) {
+        flags = --left > 1 ? FLAG_SNDMORE : 0;
+        error = frame_send (self, slot, to, flags);
         if (error) {
-            if (at != place) {
-                /*  the first frame stands in the place of the second          */
-                msg_empty (self, &chunk->frame[at]);
-            }
-            rc = frames_send_lost (self, chunk, place, count - sent, to, error);
+            msg_empty (self, slot);
+            rc = frames_send_lost (self, chunk, slot + 1, left, to, error);
+            left = 1;
+        }
+        slot++;
+    }
+    while (--left > 0) {
+        if (++slot == end) {
+            chunk = chunk->next;
+            slot = chunk->frame;
+            end = slot + CHUNK_FRAMES;
+        }
+        if (left == 1)
+            flags = 0;
+        error = frame_send (self, slot, to, flags);
+        if (error) {
+            rc = frames_send_lost (self, chunk, slot, left, to, error);
             break;
         }
     }
@@ -330,17 +319,16 @@ zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
     meaning of all that follow.                                               */
 
 static inline int
-routable (const zdev_direction *direction)
+routable (const zdev_relay *self, const zdev_direction *direction)
 {
     const zdev_frames *held = &direction->held;
-    switch (direction->destination->type) {
-        case TYPE_ROUTER:
-            return held->count >= 2 && held->head[direction->swap ? 1 : 0] > 0;
-        case TYPE_STREAM:
-            return held->count == 2 && held->head[direction->swap ? 1 : 0] > 0;
-        default:
-            return held->count >= 2 || !direction->swap;
+    int type = direction->destination->type;
+    if (type == TYPE_ROUTER || type == TYPE_STREAM) {
+        const zdev_msg *address = &held->first.frame[direction->swap ? 1 : 0];
+        return (type == TYPE_ROUTER ? held->count >= 2 : held->count == 2)
+            && self->zmq.msg_size (address) > 0;
     }
+    return held->count >= 2 || !direction->swap;
 }
 
 /*  ----------------------------------------------------------------------
@@ -349,57 +337,78 @@ routable (const zdev_direction *direction)
 static void
 copy_make (zdev_relay *self, zdev_direction *direction)
 {
-    zdev_frames *held = &direction->held;
     zdev_frames *copy = &direction->copy;
-    zdev_chunk *chunk = &held->first;
-    size_t place = 0;
+    zdev_chunk *chunk = &direction->held.first;
+    zdev_msg *from = chunk->frame;
+    zdev_msg *from_end = from + CHUNK_FRAMES;
+    zdev_msg *to = copy->first.frame;
+    zdev_msg *to_end = to + CHUNK_FRAMES;
+    size_t count = direction->held.count;
     int whole = 1;
 
     direction->copied = 1;
     if (self->capture_dead)
         return;
+    copy->count = count + (direction->has_prefix ? 1 : 0);
     if (direction->has_prefix)
-        whole = self->zmq.msg_copy (&copy->first.frame[copy->count++],
-                                    &direction->prefix) == 0;
-    for (size_t done = 0; whole && done < held->count; done++, place++) {
-        if (place == CHUNK_FRAMES) {
+        whole = self->zmq.msg_copy (to++, &direction->prefix) == 0;
+    for (size_t done = 0; whole && done < count; done++) {
+        if (from == from_end) {
             chunk = chunk->next;
-            place = 0;
+            from = chunk->frame;
+            from_end = from + CHUNK_FRAMES;
         }
-        size_t at = direction->swap && done < 2 ? 1 - done : place;
-        zdev_msg *slot = zdev_frames_add (self, copy);
-        whole = slot && self->zmq.msg_copy (slot, &chunk->frame[at]) == 0;
+        if (to == to_end) {
+            to = frames_grow (self, copy);
+            if (!to) {
+                whole = 0;
+                break;
+            }
+            to_end = to + CHUNK_FRAMES;
+        }
+        zdev_msg *at = from++;
+        if (direction->swap && done < 2)
+            at = done == 0 ? at + 1 : at - 1;
+        whole = self->zmq.msg_copy (to++, at) == 0;
     }
     if (!whole)
         zdev_frames_empty (self, copy);
 }
 
 /*  ----------------------------------------------------------------------
-    Give the capture socket its copy. Returns 1 when the direction is free, 0
-    when it waits for the capture socket.                                     */
+    Act on what became of the copy when the capture socket was given it.
+    Returns 1 when the direction is free, 0 when it waits for the capture.    */
+
+static int
+copy_conclude (zdev_relay *self, zdev_direction *direction, int rc)
+{
+    if (rc < 0 && self->capture_drop)
+        self->capture_dead = 1;
+    else
+    if (rc < 0 || (rc == SEND_REFUSED && !self->capture_drop))
+        return rc;
+    if (rc == SEND_DONE)
+        self->capture_sent++;
+    else {
+        self->capture_dropped++;
+        zdev_frames_empty (self, &direction->copy);
+    }
+    direction->copied = 0;
+    direction->stage = STAGE_TAKING;
+    return 1;
+}
+
+/*  ----------------------------------------------------------------------
+    Give the capture socket its copy; returns as copy_conclude does.          */
 
 static int
 copy_send (zdev_relay *self, zdev_direction *direction)
 {
     zdev_frames *copy = &direction->copy;
     int rc = SEND_LOST;
-    if (copy->count > 0 && !self->capture_dead) {
+    if (copy->count > 0 && !self->capture_dead)
         rc = zdev_frames_send (self, copy, self->capture, 0);
-        if (rc < 0 && self->capture_drop)
-            self->capture_dead = 1;
-        else
-        if (rc < 0 || (rc == SEND_REFUSED && !self->capture_drop))
-            return rc;
-    }
-    if (rc == SEND_DONE)
-        self->capture_sent++;
-    else {
-        self->capture_dropped++;
-        zdev_frames_empty (self, copy);
-    }
-    direction->copied = 0;
-    direction->stage = STAGE_TAKING;
-    return 1;
+    return copy_conclude (self, direction, rc);
 }
 
 /*  ----------------------------------------------------------------------
@@ -472,7 +481,7 @@ deliver (zdev_relay *self, zdev_direction *direction)
         return copy_send (self, direction);
     if (!direction->destination || held->short_of_memory)
         return discard (self, direction, &counters->dropped);
-    if (!routable (direction))
+    if (!routable (self, direction))
         return discard (self, direction, &counters->unroutable);
     if (self->capture && !direction->copied)
         copy_make (self, direction);
@@ -534,16 +543,69 @@ static inline void
 enter (zdev_direction *direction)
 {
     direction->counters.messages_received++;
-    direction->counters.frames_received += direction->held.total;
+    direction->counters.frames_received += direction->held.count;
     direction->counters.bytes_received += direction->held.bytes;
     direction->stage = STAGE_HELD;
 }
 
 /*  ----------------------------------------------------------------------
+    Copy a single frame, behind its prefix; 1, or 0 when memory is short.     */
+
+static inline int
+single_copy (zdev_relay *self, zdev_direction *direction)
+{
+    zdev_msg *slot = direction->copy.first.frame;
+    if ((direction->has_prefix
+         && self->zmq.msg_copy (slot++, &direction->prefix))
+    ||  self->zmq.msg_copy (slot, &direction->held.first.frame[0])) {
+        direction->copy.count = 2;
+        zdev_frames_empty (self, &direction->copy);
+        return 0;
+    }
+    return 1;
+}
+
+/*  ----------------------------------------------------------------------
+    Give the capture socket the copy of a single frame that was sent on;
+    returns as copy_conclude does.                                            */
+
+static inline int
+single_copy_send (zdev_relay *self, zdev_direction *direction)
+{
+    zdev_frames *copy = &direction->copy;
+    zdev_msg *slot = copy->first.frame;
+    zdev_socket *to = self->capture;
+    int begun = 0;
+    int error = 0;
+    int rc;
+
+    to->settled = 0;
+    if (direction->has_prefix) {
+        error = frame_send (self, slot++, to, FLAG_SNDMORE);
+        begun = !error;
+    }
+    if (!error)
+        error = frame_send (self, slot, to, 0);
+    if (!error) {
+        self->capture_sent++;
+        return 1;
+    }
+    direction->copied = 1;
+    direction->stage = STAGE_COPY;
+    if (begun)
+        rc = frames_send_lost (self, &copy->first, slot, 1, to, error);
+    else {
+        copy->count = direction->has_prefix ? 2 : 1;
+        rc = refusal (to, error);
+    }
+    return copy_conclude (self, direction, rc);
+}
+
+/*  ----------------------------------------------------------------------
     Relay a burst at most. Returns how many messages moved.
 
-    A single frame that needs neither a copy nor a look at its address goes from
-    the one call straight into the other: bookkeeping would cost as much as the
+    A single frame whose destination needs no look at its address goes from the
+    one call straight into the other: bookkeeping would cost as much as the
     calls themselves.                                                         */
 
 int
@@ -552,7 +614,6 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
     zdev_socket *source = direction->source;
     zdev_socket *to = direction->destination;
     zdev_frames *held = &direction->held;
-    zdev_msg *single = &held->first.frame[0];
     zdev_counters *counters = &direction->counters;
     uint64_t singles = 0;
     uint64_t bytes = 0;
@@ -568,26 +629,40 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
         if (rc == 0)
             return moved;
     }
-    while (!source->settled && moved < self->burst) {
-        rc = self->zmq.msg_recv (frames_slot (held), source->handle,
-                                 FLAG_DONTWAIT);
-        if (direction->plain && held->total == 0 && rc >= 0 && rc < INT_MAX
-        &&  !self->zmq.msg_more (single)) {
+    if (source->settled)
+        return moved;
+    int captures = self->capture != NULL;
+    int straight = direction->plain && held->count == 0 && !self->capture_dead;
+    zdev_msg *slot = frames_slot (held);
+    while (moved < self->burst) {
+        rc = self->zmq.msg_recv (slot, source->handle, FLAG_DONTWAIT);
+        if (straight && rc >= 0 && rc < INT_MAX && !self->zmq.msg_more (slot)) {
             moved++;
+            int copied = captures && single_copy (self, direction);
             to->settled = 0;
-            if (self->zmq.msg_send (single, to->handle, FLAG_DONTWAIT) >= 0) {
+            if (copied == captures
+            &&  self->zmq.msg_send (slot, to->handle, FLAG_DONTWAIT) >= 0) {
                 singles++;
                 bytes += (uint64_t) rc;
-                continue;
+                rc = 1;
+                if (captures) {
+                    rc = single_copy_send (self, direction);
+                    straight = !self->capture_dead;
+                }
             }
-            int error = self->zmq.get_errno ();
-            held->count = held->total = 1;
-            held->bytes = held->head[0] = (size_t) rc;
-            enter (direction);
-            rc = error == EINTR
-               ? deliver (self, direction)
-               : conclude (self, direction, refusal (to, error), 1,
-                          held->bytes);
+            else {
+                int error = copied == captures ? self->zmq.get_errno () : EINTR;
+                held->count = 1;
+                held->bytes = (size_t) rc;
+                direction->copied = captures;
+                if (copied)
+                    direction->copy.count = direction->has_prefix ? 2 : 1;
+                enter (direction);
+                rc = error == EINTR
+                   ? deliver (self, direction)
+                   : conclude (self, direction, refusal (to, error), 1,
+                               held->bytes);
+            }
         }
         else {
             rc = frames_take (self, held, source, rc);
@@ -595,6 +670,8 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
                 moved++;
                 enter (direction);
                 rc = deliver (self, direction);
+                straight = direction->plain && !self->capture_dead;
+                slot = &held->first.frame[0];
             }
         }
         if (rc != 1)

@@ -36,12 +36,9 @@ struct zdev_chunk {
 };
 
 typedef struct {
-    size_t count;               /*  frames kept                                */
-    size_t total;               /*  frames received; more than kept only when
-                                    memory was short (`short_of_memory`)       */
+    size_t count;               /*  frames received so far                     */
     uint64_t bytes;             /*  size of all                                */
-    size_t head[2];             /*  sizes of the first two                     */
-    int short_of_memory;
+    int short_of_memory;        /*  they were not kept                         */
     zdev_chunk *last;           /*  the chunk where frame `count` goes         */
     zdev_chunk first;
 } zdev_frames;
@@ -71,7 +68,7 @@ typedef struct {
     zdev_msg prefix;
     int has_prefix;
     int swap;
-    int plain;                  /*  a single frame needs no look and no copy   */
+    int plain;                  /*  a single frame needs no look at it         */
     zdev_stage stage;
     int copied;                 /*  `copy` was made of what is held            */
     int doubtful;               /*  POLLOUT was shown, yet the send refused    */
@@ -117,7 +114,6 @@ typedef enum {
 void zdev_frames_open (zdev_relay *self, zdev_frames *frames);
 void zdev_frames_close (zdev_relay *self, zdev_frames *frames);
 void zdev_frames_empty (zdev_relay *self, zdev_frames *frames);
-zdev_msg *zdev_frames_add (zdev_relay *self, zdev_frames *frames);
 int zdev_frames_receive (zdev_relay *self, zdev_frames *frames,
                          zdev_socket *source);
 int zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
