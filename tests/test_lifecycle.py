@@ -473,6 +473,40 @@ def test_stop_during_start(engine: str, devices: Devices) -> None:
     device.join()
 
 
+def test_a_start_that_is_interrupted_leaves_nothing(
+    engine: str, net: Network, devices: Devices
+) -> None:
+    """As Ctrl-C does."""
+    hesitant = Hesitant()
+    device = devices.of(hesitant, "Proxy", zmq.PULL, zmq.PUSH)
+    if devices.in_this_process:
+        device.context_factory = lambda: net.context
+    census = Census(net)
+
+    def interrupt(*_: object) -> None:
+        hesitant.gate.set()
+        raise Trouble("interrupted")
+
+    def when_it_starts() -> None:
+        assert hesitant.entered.wait(DEADLINE)
+        # Not in the midst of a fork, of which multiprocessing would forget the descriptors.
+        wait_until(lambda: devices.in_this_process or device._link)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        user = Background(when_it_starts)
+        with pytest.raises(Trouble, match="interrupted") as raised:
+            device.start()
+        user.join()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert device.done
+    # If not even the thread or process has come up, the start has failed by it.
+    assert device.exception in (None, raised.value)
+    census.nothing_new()
+
+
 def test_stop_times_out(engine: str, devices: Devices) -> None:
     hesitant = Hesitant()
     device = devices.of(hesitant, "Proxy", zmq.PULL, zmq.PUSH)

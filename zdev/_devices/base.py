@@ -140,6 +140,7 @@ class Run:
         self.handles: list[int] = []
         self.thread = threading.get_ident()
         self.worker: threading.Thread | None = None  # to be joined once it has ended
+        self.claim = threading.Lock()  # taken once: by the worker as it begins, or to forestall it
         self._joining = threading.RLock()
         self._is_joined = False  # just now, by the holder of the lock
         self.ready = Latch()  # or ended without

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing.process
 import multiprocessing.util
 import os
 import threading
 import time
 import traceback
-from typing import Any, ClassVar
+from typing import Any, Callable, ClassVar
 
 import zmq.devices
 import zmq.devices.basedevice
 
-from .base import PATIENCE, Device
+from .base import PATIENCE, Device, Run
 from .latch import Latch
 
 __all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice"]
@@ -134,13 +135,28 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
 
     join.__doc__ = Device.join.__doc__
 
+    def _give_up(self, error: BaseException, undo: Callable[[], None]) -> None:
+        """End a start that failed, or that Ctrl-C interrupts when the worker may have begun."""
+        run = self._run
+        if run.claim.acquire(blocking=False):
+            run.worker = None
+            self._fail(error)
+            undo()
+        else:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Stop a device whose start Ctrl-C interrupts."""
+        with contextlib.suppress(TimeoutError):
+            self.stop(timeout=PATIENCE)
+            self._await_end(PATIENCE)  # stop() has not, where the worker is not yet known
+
     def _await_ready(self) -> None:
         """Return when the device relays, or raise what prevented it."""
         try:
             self._run.ready.wait()
         except BaseException:  # Ctrl-C
-            with contextlib.suppress(TimeoutError):
-                self.stop(timeout=PATIENCE)
+            self._interrupt()
             raise
         if self.exception is not None:
             self._await_end(None)
@@ -169,20 +185,21 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
             If the device is running already.
         """
         self._begin()
+        run = self._run
         try:
-            self._make_launcher(self._run_in_thread)
-            self._run.worker = self.launcher
+            self._make_launcher(functools.partial(self._run_in_thread, run))
+            run.worker = self.launcher
             if not self.daemon:
                 _watch()
             self.launcher.start()
         except BaseException as error:
-            self._run.worker = None
-            self._fail(error)
-            self._end()
+            self._give_up(error, self._end)
             raise
         self._await_ready()
 
-    def _run_in_thread(self) -> None:
+    def _run_in_thread(self, run: Run) -> None:
+        if not run.claim.acquire(blocking=False):
+            return
         try:
             self._launch()
         except BaseException as error:  # raised by start or join

@@ -138,29 +138,31 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         """
         self._begin()
         run = self._run
-        try:
-            link = self._launch_process()
-            try:
-                heard = (run, link, self.launcher)
-                worker = threading.Thread(target=self._listen, args=heard, name=self.name)
-                worker.daemon = True
-                run.worker = worker
-                worker.start()
-            except BaseException:
-                run.worker = None
+        link: Link | None = None
+
+        def undo() -> None:
+            self._link = None
+            if link is not None:
                 link.close()
+            with contextlib.suppress(AttributeError):  # it has not come to be launched
                 self.launcher.kill()
                 _bury(self.launcher)
-                raise
-        except BaseException as error:
-            self._fail(error)
             self._release_held()
             self._finish()
+
+        try:
+            link = self._launch_process()
+            with self._lock:
+                self._link = link
+                if run.stop is not None:
+                    link.ask("stop", run.stop)
+            heard = (run, link, self.launcher)
+            run.worker = threading.Thread(target=self._listen, args=heard, name=self.name)
+            run.worker.daemon = True
+            run.worker.start()
+        except BaseException as error:
+            self._give_up(error, undo)
             raise
-        with self._lock:
-            self._link = link
-            if run.stop is not None:
-                link.ask("stop", run.stop)
         run.thread = -1  # none of this process
         self._await_ready()
         self._release_held()  # the child has its own
@@ -183,6 +185,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
 
     def _listen(self, run: Run, link: Link, launcher: Any) -> None:
         """Take in what the child says, until it has ended. Runs in a thread of the parent."""
+        if not run.claim.acquire(blocking=False):
+            return
         began = told = False
         try:
             while not told:
@@ -248,7 +252,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         try:
             super().stop(drain, timeout)
         except TimeoutError:
-            with _launching, contextlib.suppress(AttributeError):  # it is not even launched
+            with _launching, contextlib.suppress(AttributeError):  # as above
                 self.launcher.kill()
             self._await_end(PATIENCE)
             raise
