@@ -489,8 +489,8 @@ def test_a_start_that_is_interrupted_leaves_nothing(
 
     def when_it_starts() -> None:
         assert hesitant.entered.wait(DEADLINE)
-        # Not in the midst of a fork, of which multiprocessing would forget the descriptors.
-        wait_until(lambda: devices.in_this_process or device._link)
+        # Not in the midst of a fork, or before a thread begins, of which Python would keep traces.
+        wait_until(lambda: devices.in_this_process or device._run.thread == -1)
         os.kill(os.getpid(), signal.SIGUSR1)
 
     previous = signal.signal(signal.SIGUSR1, interrupt)
