@@ -985,3 +985,10 @@ def test_a_relay_is_gone_with_its_last_reference(engine: str, net: Network) -> N
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_relay_says_what_it_is(engine: str, net: Network) -> None:
+    relay = zdev.Relay(net.bound(zmq.ROUTER), net.bound(zmq.DEALER))
+    assert repr(relay) == "<Relay of ROUTER and DEALER, idle>"
+    with running(relay):
+        wait_until(lambda: repr(relay) == "<Relay of ROUTER and DEALER, running>")

@@ -53,7 +53,7 @@ class DirectionStatistics(NamedTuple):
     between two frames, or memory was short."""
     unroutable: int
     """Messages without a usable address: for a ROUTER, an empty routing id or nothing behind it,
-    or an unknown peer under ZMQ_ROUTER_MANDATORY."""
+    or an unknown peer under ZMQ_ROUTER_MANDATORY; for a REP, replies that nobody asked for."""
     parked: int
     """1 while a message waits in the relay for its destination, else 0."""
 

@@ -187,7 +187,8 @@ class Relay:
 
     A relay borrows its sockets: it never closes them, and while it runs nobody else may use them.
     No message is split, merged, reordered or silently lost in it; what it could not deliver is
-    counted in `statistics`.
+    counted in `statistics`. A request that a REP took and that can go nowhere is replied to with an
+    empty frame.
 
     Parameters
     ----------
@@ -282,6 +283,11 @@ class Relay:
         self._owner: int | None = None
         self._running = False
         self._commands: deque[tuple[Callable[[], Any], Future[Any], bool]] = deque()
+
+    def __repr__(self) -> str:
+        one, other, *_ = self._ends.values()
+        state = "running" if self._running else "idle"
+        return f"<{type(self).__name__} of {_name(one.type)} and {_name(other.type)}, {state}>"
 
     # Whose it is
 
