@@ -581,6 +581,24 @@ def test_drain_is_bounded(engine: str, net: Network, devices: Devices, state: An
         stream.has_ended()
 
 
+def test_a_drain_does_not_put_off_a_stop(engine: str, devices: Devices) -> None:
+    """Not even one that is asked for when the device does not yet relay."""
+    hesitant = Hesitant()
+    device = devices.of(hesitant, "Proxy", zmq.PULL, zmq.PUSH)
+    with pytest.raises(TypeError, match="drain must be a number of seconds"):
+        device.stop(drain="1")
+    start = Background(device.start)
+    assert hesitant.entered.wait(DEADLINE)
+    with pytest.raises(TypeError, match="drain must be a number of seconds"):
+        device.stop(drain="1")
+    device._ask("stop", None)
+    stop = Background(device.stop, drain=1000)
+    hesitant.gate.set()
+    start.join()
+    stop.join()
+    assert device.done
+
+
 def test_drain_of_nothing_is_short(engine: str, net: Network, devices: Devices) -> None:
     stream = Stream(net, devices)
     stream.device.start()

@@ -173,7 +173,8 @@ def _burst(burst: Any) -> int:
     return number
 
 
-def _seconds(value: Any, name: str) -> float:
+def check_seconds(value: Any, name: str) -> float:
+    """Return a number of seconds, or raise what is wrong with it."""
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
     seconds = float(value)
@@ -542,7 +543,7 @@ class Relay:
             If that is no number.
         """
         self._check_process()
-        at = NOW if drain is None else time.monotonic() + _seconds(drain, "drain")
+        at = NOW if drain is None else time.monotonic() + check_seconds(drain, "drain")
         self._taken = -1
         self._stops.append(at)
         self._wakeup.wake()

@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import logging
+import math
 import socket
 import threading
 import time
@@ -133,7 +134,7 @@ class Run:
         self.sockets: dict[str, zmq.Socket[Any]] = {}
         self.bound: dict[str, list[tuple[str, str]]] = {}
         self.lingers: list[tuple[zmq.Socket[Any], int]] = []
-        self.stop: tuple[float | None] | None = None  # asked for before there was a relay
+        self.stops: list[float | None] = []  # asked for before there was a relay
         self.drain_until: float | None = None  # of time.monotonic
         self.makes_relay = False  # this class's own run_device is at work
         self.has_relay = Latch()  # or ended without one
@@ -360,8 +361,8 @@ class Device(zmq.devices.Device):
     def _adopt(self, relay: Relay) -> None:
         with self._lock:
             self._run.relay = relay
-            if self._run.stop is not None:
-                relay.stop(*self._run.stop)
+            for drain in self._run.stops:
+                relay.stop(drain)
         self._run.has_relay.set()
 
     def _sets_up(self) -> bool:
@@ -659,10 +660,11 @@ class Device(zmq.devices.Device):
     def _perform_stop(self, drain: float | None) -> None:
         with self._lock:
             run = self._run
-            run.drain_until = None if drain is None else time.monotonic() + drain
+            until = -math.inf if drain is None else time.monotonic() + drain
+            run.drain_until = min(until, math.inf if run.drain_until is None else run.drain_until)
             relay = run.relay
             if relay is None:
-                run.stop = (drain,)
+                run.stops.append(drain)
             else:
                 relay.stop(drain)
 
@@ -743,7 +745,11 @@ class Device(zmq.devices.Device):
         ------
         TimeoutError
             If it has not ended by then.
+        TypeError, ValueError
+            If the drain is no number.
         """
+        if drain is not None:
+            drain = _relay.check_seconds(drain, "drain")
         if not self._started:
             return
         if self._running:

@@ -154,8 +154,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             link = self._launch_process()
             with self._lock:
                 self._link = link
-                if run.stop is not None:
-                    link.ask("stop", run.stop)
+                for drain in run.stops:
+                    link.ask("stop", (drain,))
             heard = (run, link, self.launcher)
             run.worker = threading.Thread(target=self._listen, args=heard, name=self.name)
             run.worker.daemon = True
@@ -234,8 +234,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             run.ready.wait()
         with self._lock:
             link = self._link
-            if link is None:
-                run.stop = args
+            if link is None and verb == "stop":
+                run.stops.append(*args)
         reply = Reply() if link is None else link.ask(verb, args)
         if verb == "stop":
             return None
