@@ -152,7 +152,8 @@ class Run:
         self.log: Callable[..., None] = logger.log
 
     def endpoints(self) -> dict[str, list[str]]:
-        return {role: [real for _, real in pairs] for role, pairs in self.bound.items()}
+        bound = self.bound.copy()  # in one step: the device's own thread may be adding to it
+        return {role: [real for _, real in pairs] for role, pairs in bound.items()}
 
     def join_worker(self, patience: float) -> None:
         """Wait until no thread is left of this run, which is over.
