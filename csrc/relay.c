@@ -537,14 +537,14 @@ zdev_direction_retry (zdev_relay *self, zdev_direction *direction)
 }
 
 /*  ----------------------------------------------------------------------
-    Enter the held message as received.                                       */
+    Enter a message as received, and as held.                                 */
 
 static inline void
-enter (zdev_direction *direction)
+enter (zdev_direction *direction, uint64_t frames, uint64_t bytes)
 {
     direction->counters.messages_received++;
-    direction->counters.frames_received += direction->held.count;
-    direction->counters.bytes_received += direction->held.bytes;
+    direction->counters.frames_received += frames;
+    direction->counters.bytes_received += bytes;
     direction->stage = STAGE_HELD;
 }
 
@@ -560,6 +560,7 @@ single_copy (zdev_relay *self, zdev_direction *direction)
     ||  self->zmq.msg_copy (slot, &direction->held.first.frame[0])) {
         direction->copy.count = 2;
         zdev_frames_empty (self, &direction->copy);
+        direction->copied = 1;
         return 0;
     }
     return 1;
@@ -602,11 +603,99 @@ single_copy_send (zdev_relay *self, zdev_direction *direction)
 }
 
 /*  ----------------------------------------------------------------------
+    Go on with a message of which msg_recv has returned rc, whatever it is.
+    Returns 1 when the direction is free for the next one, 0 when it waits or
+    the source has nothing (more) now.                                        */
+
+static int
+turn_any (zdev_relay *self, zdev_direction *direction, int rc, int *moved)
+{
+    zdev_frames *held = &direction->held;
+    rc = frames_take (self, held, direction->source, rc);
+    if (rc != 1)
+        return rc;
+    (*moved)++;
+    enter (direction, held->count, held->bytes);
+    return deliver (self, direction);
+}
+
+/*  ----------------------------------------------------------------------
+    The destination did not take the first of so many frames. Returns as
+    turn_any does.                                                            */
+
+static int
+turn_refused (zdev_relay *self, zdev_direction *direction, int error,
+              size_t count, uint64_t bytes)
+{
+    direction->held.count = count;
+    direction->held.bytes = bytes;
+    enter (direction, count, bytes);
+    return conclude (self, direction, refusal (direction->destination, error),
+                     count, bytes);
+}
+
+/*  ----------------------------------------------------------------------
+    Relay a message of a few frames, the first of which was received, straight
+    from one loop into another. Returns as turn_any does.                     */
+
+static int
+turn_few (zdev_relay *self, zdev_direction *direction, uint64_t bytes,
+          int *moved)
+{
+    zdev_frames *held = &direction->held;
+    zdev_socket *to = direction->destination;
+    void *source = direction->source->handle;
+    zdev_msg *slot = held->first.frame;
+    zdev_msg *last = slot + CHUNK_FRAMES - 1;
+    int rc;
+
+    do {
+        rc = self->zmq.msg_recv (++slot, source, FLAG_DONTWAIT);
+        if ((unsigned) rc >= INT_MAX || slot == last) {
+            held->count = (size_t) (slot - held->first.frame);
+            held->bytes = bytes;
+            return turn_any (self, direction, rc, moved);
+        }
+        bytes += (unsigned) rc;
+    } while (self->zmq.msg_more (slot));
+
+    last = slot;
+    slot = held->first.frame;
+    size_t count = (size_t) (last - slot) + 1;
+    (*moved)++;
+    to->settled = 0;
+    int error = frame_send (self, slot, to, FLAG_SNDMORE);
+    if (error)
+        return turn_refused (self, direction, error, count, bytes);
+    while (++slot < last) {
+        error = frame_send (self, slot, to, FLAG_SNDMORE);
+        if (error)
+            break;
+    }
+    if (!error)
+        error = frame_send (self, slot, to, 0);
+    if (error) {
+        rc = frames_send_lost (self, &held->first, slot,
+                               (size_t) (last - slot) + 1, to, error);
+        enter (direction, count, bytes);
+        return conclude (self, direction, rc, count, bytes);
+    }
+    zdev_counters *counters = &direction->counters;
+    counters->messages_received++;
+    counters->frames_received += count;
+    counters->bytes_received += bytes;
+    counters->messages_sent++;
+    counters->frames_sent += count;
+    counters->bytes_sent += bytes;
+    return 1;
+}
+
+/*  ----------------------------------------------------------------------
     Relay a burst at most. Returns how many messages moved.
 
-    A single frame whose destination needs no look at its address goes from the
-    one call straight into the other: bookkeeping would cost as much as the
-    calls themselves.                                                         */
+    A message whose destination needs no look at its address goes straight from
+    the one call into the other, if it is a single frame, or a few without a
+    copy: bookkeeping would cost as much as the calls themselves.             */
 
 int
 zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
@@ -636,43 +725,39 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
     zdev_msg *slot = frames_slot (held);
     while (moved < self->burst) {
         rc = self->zmq.msg_recv (slot, source->handle, FLAG_DONTWAIT);
-        if (straight && rc >= 0 && rc < INT_MAX && !self->zmq.msg_more (slot)) {
-            moved++;
-            int copied = captures && single_copy (self, direction);
-            to->settled = 0;
-            if (copied == captures
-            &&  self->zmq.msg_send (slot, to->handle, FLAG_DONTWAIT) >= 0) {
-                singles++;
-                bytes += (uint64_t) rc;
-                rc = 1;
-                if (captures) {
+        if (straight && (unsigned) rc < INT_MAX) {
+            int more = self->zmq.msg_more (slot);
+            if (more && !captures)
+                rc = turn_few (self, direction, (unsigned) rc, &moved);
+            else
+            if (more || (captures && !single_copy (self, direction)))
+                rc = turn_any (self, direction, rc, &moved);
+            else {
+                moved++;
+                to->settled = 0;
+                int error = frame_send (self, slot, to, 0);
+                if (!error) {
+                    singles++;
+                    bytes += (unsigned) rc;
+                    rc = 1;
+                    if (!captures)
+                        continue;
                     rc = single_copy_send (self, direction);
-                    straight = !self->capture_dead;
+                }
+                else {
+                    direction->copied = captures;
+                    if (captures)
+                        direction->copy.count = direction->has_prefix ? 2 : 1;
+                    rc = turn_refused (self, direction, error, 1,
+                                       (unsigned) rc);
                 }
             }
-            else {
-                int error = copied == captures ? self->zmq.get_errno () : EINTR;
-                held->count = 1;
-                held->bytes = (size_t) rc;
-                direction->copied = captures;
-                if (copied)
-                    direction->copy.count = direction->has_prefix ? 2 : 1;
-                enter (direction);
-                rc = error == EINTR
-                   ? deliver (self, direction)
-                   : conclude (self, direction, refusal (to, error), 1,
-                               held->bytes);
-            }
+            straight = !self->capture_dead;
         }
         else {
-            rc = frames_take (self, held, source, rc);
-            if (rc == 1) {
-                moved++;
-                enter (direction);
-                rc = deliver (self, direction);
-                straight = direction->plain && !self->capture_dead;
-                slot = &held->first.frame[0];
-            }
+            rc = turn_any (self, direction, rc, &moved);
+            straight = direction->plain && !self->capture_dead;
+            slot = held->first.frame;
         }
         if (rc != 1)
             break;
