@@ -1,0 +1,288 @@
+"""The figures that repeat from run to run: instructions, system calls, CPU while nothing moves."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import zmq
+
+import zdev
+
+from . import systems
+from .load import Load
+from .workloads import Bench, Workload
+
+__all__ = ["main"]
+
+FLOOR = "bare recv+more+send"
+OURS = "zdev cffi"
+
+# Two numbers of messages: their difference is a multiple of the chunks that libzmq's queues and our
+# bursts come in. First of all a system relays a few that do not count: what is done once in a
+# process would come on top of the smaller number.
+WARM, FEW, MANY = 64, 512, 4608
+
+ROUND_TRIPS = 1000
+BEGIN, END = "/benchmark/begin", "/benchmark/end"
+
+QUIET = 0.3  # seconds without any CPU time after which a device has done all there is
+STILL = 1.5  # seconds for which one is watched that should do nothing
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What zdev may take, as a multiple of what another system takes."""
+
+    factor: float
+    system: str
+
+
+INSTRUCTIONS = {
+    Workload("gate", size=8): [Limit(1.04, FLOOR), Limit(1.00, systems.PROXY)],
+    Workload("gate", frames=4): [Limit(1.03, FLOOR)],
+    Workload("gate", size=8, monitor="PUB"): [Limit(0.50, systems.MQ)],
+    Workload("gate", "ROUTER-ROUTER", monitor="PUB"): [Limit(0.72, systems.MQ)],
+}
+SYSTEM_CALLS = {Workload("gate", "ROUTER-DEALER", shape="ping-pong"): 7.0}
+CPU = 1.0  # percent
+
+
+# What runs in a process of its own, under valgrind or strace.
+
+
+class Device:
+    """A device in a thread."""
+
+    def __init__(self, load: Load, function: Callable[[], Any]) -> None:
+        started = threading.Event()
+
+        def body() -> None:
+            self.tid = threading.get_native_id()
+            self._clock = load.thread_clock()
+            started.set()
+            function()
+            threading.Event().wait()  # valgrind would give its place to the next thread
+
+        threading.Thread(target=body, daemon=True).start()
+        started.wait()
+
+    def cpu(self) -> int:
+        """Return the nanoseconds of CPU time that it has taken."""
+        return time.clock_gettime_ns(self._clock)
+
+    def settle(self) -> None:
+        """Wait until it has nothing more to do."""
+        before = -1
+        while before != self.cpu():
+            before = self.cpu()
+            time.sleep(QUIET)
+
+
+def _start(load: Load, system: str, bench: Bench) -> Device:
+    ends = bench.frontend, bench.backend, bench.monitor
+    if system == FLOOR:
+        return Device(load, lambda: load.floor(*ends[:2]))
+    return Device(load, lambda: systems.run(system, *ends))
+
+
+def relay_queued(workload: Workload, names: list[str]) -> dict[str, list[int]]:
+    """Let every system relay few, then many messages that wait for it already.
+
+    Returns valgrind's numbers of their threads, for each system.
+    """
+    load = Load()
+    threads: dict[str, list[int]] = {}
+    frames = [b"x" * workload.size] * workload.frames
+    if workload.device == "ROUTER-ROUTER":
+        frames.insert(0, b"peer")
+    benches = []  # none ends before all have been measured
+    for name in names:
+        threads[name] = []
+        for number in (WARM, FEW, MANY):
+            bench = Bench(workload, endless=True)
+            benches.append(bench)
+            for _ in range(number):
+                bench.sources[0].send_multipart(frames)
+            threads[name].append(len(os.listdir("/proc/self/task")) + 1)
+            _start(load, name, bench).settle()
+            for _ in range(number):
+                assert len(bench.sinks[0].recv_multipart()) == len(frames)
+    return threads
+
+
+def ping_pong(workload: Workload, system: str) -> int:
+    """Let messages go back and forth between two marks for strace; return the device's tid."""
+    load = Load()
+    bench = Bench(workload)
+    device = _start(load, system, bench)
+    bench.ready()
+    load.run(bench.jobs(100)[1])
+    device.settle()
+    os.path.exists(BEGIN)
+    load.run(bench.jobs(ROUND_TRIPS)[1])
+    os.path.exists(END)
+    return device.tid
+
+
+def stand_still(state: str, system: str) -> float:
+    """Return the percentage of a CPU that a device takes in a state where it cannot do anything."""
+    load = Load()
+    bench = Bench(Workload("gate", "ROUTER-DEALER" if state == "without worker" else "PULL-PUSH"))
+    if state in ("parked", "without worker"):
+        for sink in bench.sinks:
+            sink.close()
+    if state == "paused":
+        relay = zdev.Relay(bench.frontend, bench.backend)
+        device = Device(load, relay.run)
+        relay.pause()
+    else:
+        device = _start(load, system, bench)
+    if state != "idle":
+        bench.sources[0].send(b"request")
+    device.settle() if system in systems.ENGINES else time.sleep(QUIET)
+    before, began = device.cpu(), time.monotonic()
+    time.sleep(STILL)
+    return (device.cpu() - before) / (time.monotonic() - began) / 1e7
+
+
+CHILDREN: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (relay_queued, ping_pong, stand_still)
+}
+
+
+def _child(function: str, arguments: str) -> None:
+    given: list[Any] = [
+        Workload(**item) if isinstance(item, dict) else item for item in json.loads(arguments)
+    ]
+    print(json.dumps(CHILDREN[function](*given)), flush=True)
+    os._exit(0)  # nothing else ends all of these devices
+
+
+def _run(prefix: list[str], system: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run one of the above in a process of its own and return its result."""
+    command = [*prefix, sys.executable, "-m", __name__, function.__name__]
+    text = json.dumps(arguments, default=vars)
+    environment = {**systems.environment(system), "PYTHONHASHSEED": "0"}
+    done = subprocess.run([*command, text], env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+# Those that watch it.
+
+
+def instructions(workload: Workload) -> dict[str, float]:
+    """Return the instructions that each system takes for a message."""
+    names = [OURS, systems.MQ] if workload.monitor else [FLOOR, systems.PROXY, OURS]
+    with tempfile.TemporaryDirectory() as directory:
+        out = pathlib.Path(directory, "out")
+        tool = [
+            "valgrind", "--quiet", "--tool=callgrind", "--separate-threads=yes",
+            f"--callgrind-out-file={out}",
+        ]  # fmt: skip
+        threads = _run(tool, OURS, relay_queued, workload, names)
+
+        def total(thread: int) -> int:
+            text = pathlib.Path(f"{out}-{thread:02}").read_text(encoding="utf-8")
+            found = re.search(r"^totals: (\d+)", text, re.MULTILINE)
+            assert found is not None
+            return int(found[1])
+
+        return {
+            name: (total(many) - total(few)) / (MANY - FEW)
+            for name, (_, few, many) in threads.items()
+        }
+
+
+def system_calls(workload: Workload, system: str) -> float:
+    """Return the system calls that a system makes for a message of a ping-pong.
+
+    The getpid(2) that libzmq makes with each look into a mailbox, lest a fork was missed, does not
+    count; newer C libraries no longer answer it without a system call.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log = pathlib.Path(directory, "log")
+        tid = _run(["strace", "-f", "-qq", "-o", str(log)], system, ping_pong, workload, system)
+        text = log.read_text(encoding="utf-8", errors="replace")
+    between = text.partition(BEGIN)[2].partition(END)[0]
+    calls = [
+        line.partition(" ")[2].lstrip() for line in between.splitlines()
+        if line.startswith(f"{tid} ")
+    ]  # fmt: skip
+    calls = [call for call in calls if not call.startswith(("<...", "---", "getpid("))]
+    return len(calls) / (2 * ROUND_TRIPS)
+
+
+class Report:
+    """Prints figures beside their limits, and knows whether one was exceeded."""
+
+    def __init__(self) -> None:
+        self.exceeded: list[str] = []
+
+    def head(self, title: str) -> None:
+        """Print a headline."""
+        print(f"\n{title}")
+
+    def line(self, what: str, figure: float, limit: float | None = None, why: str = "") -> None:
+        """Print a figure, and what becomes of it under its limit."""
+        verdict = ""
+        if limit is not None:
+            bad = figure > limit
+            verdict = f"{'EXCEEDS' if bad else 'within'} {limit:g} {why}"
+            if bad:
+                self.exceeded.append(f"{what}: {figure:.2f} exceeds {limit:g} {why}".strip())
+        print(f"  {what:44} {figure:10.2f}  {verdict}".rstrip(), flush=True)
+
+
+def main() -> int:
+    """Measure, print, and return 1 if a limit is exceeded, 2 if a tool is missing."""
+    missing = [tool for tool in ("valgrind", "strace") if not shutil.which(tool)]
+    if missing:
+        print(f"the gate needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
+        return 2
+    others = [name for name in systems.available() if name not in (*systems.ENGINES, systems.NONE)]
+    report = Report()
+    print(f"pyzmq {zmq.__version__}, libzmq {zmq.zmq_version()}, Python {sys.version.split()[0]}")
+
+    report.head("Instructions a message (valgrind --tool=callgrind, the device's thread)")
+    for workload, limits in INSTRUCTIONS.items():
+        figures = instructions(workload)
+        for name, figure in figures.items():
+            report.line(f"{workload.name}: {name}", figure)
+        for limit in limits:
+            ratio = figures[OURS] / figures[limit.system]
+            report.line(f"  {OURS} / {limit.system}", ratio, limit.factor)
+
+    report.head("System calls a message (strace, the device's thread)")
+    for workload, most in SYSTEM_CALLS.items():
+        for name in (OURS, *others):
+            report.line(
+                f"{workload.name}: {name}",
+                system_calls(workload, name),
+                most if name == OURS else None,
+            )
+
+    report.head("% of a CPU while nothing can move")
+    engines = [name for name in systems.available() if name in systems.ENGINES]
+    for state in ("idle", "parked", "without worker", "paused"):
+        for name in engines if state == "paused" else [*engines, *others]:
+            figure = _run([], name, stand_still, state, name)
+            report.line(f"{state}: {name}", figure, CPU if name in engines else None)
+
+    for text in report.exceeded:
+        print(f"\nEXCEEDED  {text}")
+    return 1 if report.exceeded else 0
+
+
+if __name__ == "__main__":
+    _child(*sys.argv[1:])
