@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable
 
 import zmq
 
@@ -21,6 +18,7 @@ import zdev
 
 from . import systems
 from .load import Load
+from .measure import Device, in_process, start
 from .workloads import Bench, Workload
 
 __all__ = ["main"]
@@ -61,39 +59,12 @@ CPU = 1.0  # percent
 # What runs in a process of its own, under valgrind or strace.
 
 
-class Device:
-    """A device in a thread."""
-
-    def __init__(self, load: Load, function: Callable[[], Any]) -> None:
-        started = threading.Event()
-
-        def body() -> None:
-            self.tid = threading.get_native_id()
-            self._clock = load.thread_clock()
-            started.set()
-            function()
-            threading.Event().wait()  # valgrind would give its place to the next thread
-
-        threading.Thread(target=body, daemon=True).start()
-        started.wait()
-
-    def cpu(self) -> int:
-        """Return the nanoseconds of CPU time that it has taken."""
-        return time.clock_gettime_ns(self._clock)
-
-    def settle(self) -> None:
-        """Wait until it has nothing more to do."""
-        before = -1
-        while before != self.cpu():
-            before = self.cpu()
-            time.sleep(QUIET)
-
-
-def _start(load: Load, system: str, bench: Bench) -> Device:
-    ends = bench.frontend, bench.backend, bench.monitor
-    if system == FLOOR:
-        return Device(load, lambda: load.floor(*ends[:2]))
-    return Device(load, lambda: systems.run(system, *ends))
+def settle(device: Device) -> None:
+    """Wait until a device has nothing more to do."""
+    before = -1
+    while before != device.cpu():
+        before = device.cpu()
+        time.sleep(QUIET)
 
 
 def relay_queued(workload: Workload, names: list[str]) -> dict[str, list[int]]:
@@ -115,7 +86,10 @@ def relay_queued(workload: Workload, names: list[str]) -> dict[str, list[int]]:
             for _ in range(number):
                 bench.sources[0].send_multipart(frames)
             threads[name].append(len(os.listdir("/proc/self/task")) + 1)
-            _start(load, name, bench).settle()
+            if name == FLOOR:
+                settle(Device(load, functools.partial(load.floor, bench.frontend, bench.backend)))
+            else:
+                settle(start(load, name, bench))
             for _ in range(number):
                 assert len(bench.sinks[0].recv_multipart()) == len(frames)
     return threads
@@ -125,10 +99,10 @@ def ping_pong(workload: Workload, system: str) -> int:
     """Let messages go back and forth between two marks for strace; return the device's tid."""
     load = Load()
     bench = Bench(workload)
-    device = _start(load, system, bench)
+    device = start(load, system, bench)
     bench.ready()
     load.run(bench.jobs(100)[1])
-    device.settle()
+    settle(device)
     os.path.exists(BEGIN)
     load.run(bench.jobs(ROUND_TRIPS)[1])
     os.path.exists(END)
@@ -147,35 +121,13 @@ def stand_still(state: str, system: str) -> float:
         device = Device(load, relay.run)
         relay.pause()
     else:
-        device = _start(load, system, bench)
+        device = start(load, system, bench)
     if state != "idle":
         bench.sources[0].send(b"request")
-    device.settle() if system in systems.ENGINES else time.sleep(QUIET)
+    time.sleep(QUIET)
     before, began = device.cpu(), time.monotonic()
     time.sleep(STILL)
     return (device.cpu() - before) / (time.monotonic() - began) / 1e7
-
-
-CHILDREN: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (relay_queued, ping_pong, stand_still)
-}
-
-
-def _child(function: str, arguments: str) -> None:
-    given: list[Any] = [
-        Workload(**item) if isinstance(item, dict) else item for item in json.loads(arguments)
-    ]
-    print(json.dumps(CHILDREN[function](*given)), flush=True)
-    os._exit(0)  # nothing else ends all of these devices
-
-
-def _run(prefix: list[str], system: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run one of the above in a process of its own and return its result."""
-    command = [*prefix, sys.executable, "-m", __name__, function.__name__]
-    text = json.dumps(arguments, default=vars)
-    environment = {**systems.environment(system), "PYTHONHASHSEED": "0"}
-    done = subprocess.run([*command, text], env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
 
 
 # Those that watch it.
@@ -190,7 +142,7 @@ def instructions(workload: Workload) -> dict[str, float]:
             "valgrind", "--quiet", "--tool=callgrind", "--separate-threads=yes",
             f"--callgrind-out-file={out}",
         ]  # fmt: skip
-        threads = _run(tool, OURS, relay_queued, workload, names)
+        threads = in_process(relay_queued, OURS, workload, names, prefix=tool)
 
         def total(thread: int) -> int:
             text = pathlib.Path(f"{out}-{thread:02}").read_text(encoding="utf-8")
@@ -212,7 +164,8 @@ def system_calls(workload: Workload, system: str) -> float:
     """
     with tempfile.TemporaryDirectory() as directory:
         log = pathlib.Path(directory, "log")
-        tid = _run(["strace", "-f", "-qq", "-o", str(log)], system, ping_pong, workload, system)
+        tool = ["strace", "-f", "-qq", "-o", str(log)]
+        tid = in_process(ping_pong, system, workload, system, prefix=tool)
         text = log.read_text(encoding="utf-8", errors="replace")
     between = text.partition(BEGIN)[2].partition(END)[0]
     calls = [
@@ -276,13 +229,9 @@ def main() -> int:
     engines = [name for name in systems.available() if name in systems.ENGINES]
     for state in ("idle", "parked", "without worker", "paused"):
         for name in engines if state == "paused" else [*engines, *others]:
-            figure = _run([], name, stand_still, state, name)
+            figure = in_process(stand_still, name, state, name)
             report.line(f"{state}: {name}", figure, CPU if name in engines else None)
 
     for text in report.exceeded:
         print(f"\nEXCEEDED  {text}")
     return 1 if report.exceeded else 0
-
-
-if __name__ == "__main__":
-    _child(*sys.argv[1:])

@@ -34,7 +34,7 @@ typedef struct {
 #define LOAD_CLIENT 3       /*  sends, receives replies, never more than
                                 `window` of a socket under way                */
 #define LOAD_ECHO 4         /*  sends back what it receives                   */
-#define LOAD_PROBE 5        /*  sends messages that carry the time, paced     */
+#define LOAD_PROBE 5        /*  sends messages that carry the time            */
 
 /*  What one thread does. A background job goes on until the others are done,
     whatever its number of messages.                                          */
@@ -49,7 +49,7 @@ typedef struct {
     int frames;
     size_t size;            /*  of each frame                                 */
     const char *address;    /*  one more frame before those; NULL for none    */
-    int64_t interval;       /*  nanoseconds between a probe's messages        */
+    int64_t interval;       /*  nanoseconds of sleep before each message      */
     int64_t *latency;       /*  where a client or consumer notes nanoseconds  */
     int64_t done;           /*  out: messages                                 */
     int error;              /*  out: an errno, or 0                           */
@@ -212,14 +212,15 @@ next_message (task_t *task, message_t *message, int64_t *sent)
     load_job *job = task->job;
     void *socket = job->sockets [job->done % job->count];
     int error = 0;
+    if (job->interval) {
+        struct timespec pause = { 0, job->interval };
+        nanosleep (&pause, NULL);
+    }
     switch (job->kind) {
         case LOAD_PRODUCE:
             return send_message (task, socket, 0);
-        case LOAD_PROBE: {
-            struct timespec pause = { 0, job->interval };
-            nanosleep (&pause, NULL);
+        case LOAD_PROBE:
             return send_message (task, socket, now ());
-        }
         case LOAD_ECHO:
             return echo_message (task, message, socket);
         case LOAD_CONSUME:

@@ -12,7 +12,9 @@ from zmq.devices import monitoredqueue
 import zdev
 from zdev import _engines
 
-__all__ = ["ENGINES", "MQ", "NONE", "PROXY", "PYTHON", "available", "environment", "run"]
+from .workloads import PACED, Bench, Workload
+
+__all__ = ["ENGINES", "MQ", "NONE", "PROXY", "PYTHON", "available", "environment", "fit", "run"]
 
 ENGINES = tuple(f"zdev {name}" for name in ("cffi", "cffi-abi", "ctypes", "pyzmq"))
 PROXY = "zmq.proxy"
@@ -38,22 +40,33 @@ def available() -> list[str]:
     return [*systems, PROXY, *([MQ] if compiled else []), PYTHON, NONE]
 
 
+def fit(workload: Workload) -> list[str]:
+    """Return those of them that do the same work: a monitor's copies have a prefix, or not."""
+    unfit: set[str] = set()
+    if workload.monitor:
+        unfit = {PROXY} if workload.prefixed else {MQ, PYTHON}
+    if workload.shape in PACED:
+        unfit.add(NONE)
+    return [system for system in available() if system not in unfit]
+
+
 def environment(system: str) -> dict[str, str]:
     """Return the environment of a process in which that system is to run."""
     engine = _engine_of(system)
     return {**os.environ, **({_engines.VARIABLE: engine} if engine else {})}
 
 
-def run(system: str, frontend: Any, backend: Any, monitor: Any) -> None:
+def run(system: str, bench: Bench) -> None:
     """Be that device, in this thread, for good.
 
     pyzmq's relays cannot do without a monitor: a PUB that nobody listens to is the least they take.
     """
+    frontend, backend, monitor = bench.frontend, bench.backend, bench.monitor
     if system in ENGINES:
         if zdev.engine != _engine_of(system):
             raise RuntimeError(f"{system} wanted, but the engine is {zdev.engine}")
-        if monitor is None:
-            zdev.proxy(frontend, backend)
+        if monitor is None or not bench.workload.prefixed:
+            zdev.proxy(frontend, backend, monitor)
         else:
             zdev.monitored_queue(frontend, backend, monitor)
     elif system == PROXY:

@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-__all__ = ["WORKLOADS", "Bench", "Workload"]
+__all__ = ["PACED", "WORKLOADS", "Bench", "Workload"]
 
 # Messages under way between all clients and the workers; no high-water mark is ever reached, since
 # a ROUTER drops what it cannot send.
@@ -17,7 +17,7 @@ UNDER_WAY = 500
 # not fit into memory.
 WAITING = 32 << 20
 
-TIMEOUT = 100  # milliseconds between a job's looks whether all is over
+TIMEOUT = 20  # milliseconds between a job's looks whether all is over
 
 # Frontend, backend, and the types of their peers.
 DEVICES = {
@@ -27,6 +27,10 @@ DEVICES = {
     "ROUTER-ROUTER": (zmq.ROUTER, zmq.ROUTER, zmq.DEALER, zmq.DEALER),
 }
 ONE_WAY = {"PULL-PUSH", "XSUB-XPUB"}
+
+# Shapes in which messages are paced; nanoseconds that the reader of the flood takes for each.
+PACED = {"reverse": 0, "blocked": 100_000}
+PACE = 200_000
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,12 @@ class Workload:
     frames: int = 1
     monitor: str | None = None
     """PUB (without a subscriber), PUB+SUB, PUSH, or None."""
+    prefixed: bool = True
+    """Whether copies name the side: monitored_queue's do, those of a proxy's capture do not."""
     shape: str = "flood"
     """flood: one way or, where there are clients, with many requests under way; ping-pong: one
     request at a time; reverse: paced messages from the backend, against a flood from the frontend;
-    """
+    blocked: the same, with a reader so slow that the device cannot get rid of the flood."""
     clients: int = 1
 
     @property
@@ -59,7 +65,7 @@ class Workload:
         if self.clients > 1:
             parts.append(f"{self.clients} clients")
         if self.monitor:
-            parts.append(f"+ {self.monitor}")
+            parts.append(f"+ {self.monitor}" if self.prefixed else f"+ capture {self.monitor}")
         return " ".join(parts)
 
 
@@ -85,8 +91,17 @@ def _workloads() -> list[Workload]:
         *(Workload("monitor", device, monitor="PUSH") for device in devices),
         *(Workload("latency", device, shape="ping-pong") for device in clients),
         *(Workload("latency", device, shape="ping-pong", monitor="PUB") for device in clients),
+        *(
+            Workload("capture", device, monitor=monitor, prefixed=False)
+            for device in ("PULL-PUSH", "ROUTER-DEALER")
+            for monitor in ("PUB", "PUB+SUB", "PUSH")
+        ),
         Workload("latency", "ROUTER-DEALER", "tcp", shape="ping-pong"),
-        Workload("latency", "ROUTER-ROUTER", shape="reverse", monitor="PUB"),
+        *(
+            Workload("latency", "ROUTER-DEALER", shape=shape, monitor=monitor)
+            for shape in PACED
+            for monitor in ("PUB", None)
+        ),
         *(
             Workload("clients", "ROUTER-DEALER", transport, clients=number)
             for transport in ("inproc", "tcp")
@@ -118,7 +133,7 @@ class Bench:
     def __init__(self, workload: Workload, direct: bool = False, endless: bool = False) -> None:
         self.workload = workload
         hwm = WAITING // (workload.size * workload.frames)
-        self._hwm = 0 if endless else min(max(hwm, 16), 1000)
+        self._hwm = 0 if endless else min(max(hwm, 16), 100 if workload.shape in PACED else 1000)
         self._inner = self._context()
         self._outer = self._inner if workload.transport == "inproc" else self._context()
         self.frontend: Any = None
@@ -126,8 +141,10 @@ class Bench:
         self.monitor: Any = None
         self.watcher: Any = None
         ids = [""]
-        if workload.device == "ROUTER-ROUTER":
-            ids = ["flood", "probe"] if workload.shape == "reverse" else ["peer"]
+        if workload.shape in PACED:
+            ids = ["flood", "probe"]
+        elif workload.device == "ROUTER-ROUTER":
+            ids = ["peer"]
         if direct:
             self._connect_directly(ids)
         else:
@@ -166,14 +183,20 @@ class Bench:
         self.sources = [
             self._socket(source, name=name) for name in ids for _ in range(self.workload.clients)
         ]
+        if self.workload.shape in PACED:
+            for socket in self.sources:
+                socket.rcvhwm = (
+                    0  # a ROUTER would drop what a receiver that waits for a CPU is sent
+                )
         self.sinks = [self._socket(sink, name=name) for name in ids]
         for socket in self.sources:
             socket.connect(inside)
         for socket in self.sinks:
             socket.connect(outside)
-        if self.workload.device == "ROUTER-ROUTER":
-            self._meet(self.frontend, self.sources, ids)
-            self._meet(self.backend, self.sinks, ids)
+        if ids != [""]:
+            for end, peers in ((self.frontend, self.sources), (self.backend, self.sinks)):
+                if end.type == zmq.ROUTER:
+                    self._meet(end, peers, ids)
         self._make_monitor()
 
     @staticmethod
@@ -218,7 +241,9 @@ class Bench:
     def ready(self) -> None:
         """Wait until what is sent arrives; the device runs by now. Peers have timeouts from now."""
         if self.workload.device == "XSUB-XPUB":
-            self.sources[0].recv()  # the subscription, which came through the device
+            self.sinks[0].getsockopt(zmq.EVENTS)  # takes note of who has connected
+            assert self.sources[0].poll(20_000), "no subscription came"
+            self.sources[0].recv()
         for socket in [*self.sources, *self.sinks, *([self.watcher] if self.watcher else [])]:
             socket.sndtimeo = socket.rcvtimeo = TIMEOUT
 
@@ -228,26 +253,21 @@ class Bench:
         message: dict[str, Any] = {"frames": work.frames, "size": work.size, "messages": number}
         if work.device == "ROUTER-ROUTER":
             message["address"] = b"peer"
-        if work.shape == "reverse":
-            flood, probe = self.sources
+        if work.shape in PACED:
+            # The prober's own share of the flood fills its pipe; from then on the sink gets all.
+            flood, receiver = self.sources
             sink, prober = self.sinks
+            probe = {"address": b"probe", "interval": PACE}
             return number, [
-                {"kind": "CONSUME", "sockets": [probe], "messages": number, "latency": True},
+                {"kind": "CONSUME", "sockets": [receiver], "messages": number, "latency": True},
+                {"kind": "PROBE", "sockets": [prober], **message, **probe},
+                {"kind": "PRODUCE", "sockets": [flood], **message, "background": 1},
                 {
-                    "kind": "PROBE",
-                    "sockets": [prober],
-                    **message,
-                    "address": b"probe",
-                    "interval": 200_000,
-                },
-                {
-                    "kind": "PRODUCE",
-                    "sockets": [flood],
-                    **message,
-                    "address": b"flood",
+                    "kind": "CONSUME",
+                    "sockets": [sink],
                     "background": 1,
+                    "interval": PACED[work.shape],
                 },
-                {"kind": "CONSUME", "sockets": [sink], "background": 1},
             ]
         if work.device in ONE_WAY:
             messages = number
