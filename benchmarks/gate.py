@@ -116,6 +116,8 @@ def stand_still(state: str, system: str) -> float:
     if state in ("parked", "without worker"):
         for sink in bench.sinks:
             sink.close()
+        while bench.backend.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+            time.sleep(0.01)  # the peer has not gone yet
     if state == "paused":
         relay = zdev.Relay(bench.frontend, bench.backend)
         device = Device(load, relay.run)
@@ -123,6 +125,8 @@ def stand_still(state: str, system: str) -> float:
     else:
         device = start(load, system, bench)
     if state != "idle":
+        bench.sources[0].send(b"request")
+    while state == "full" and bench.sources[0].poll(500, zmq.POLLOUT):
         bench.sources[0].send(b"request")
     time.sleep(QUIET)
     before, began = device.cpu(), time.monotonic()
@@ -177,24 +181,19 @@ def system_calls(workload: Workload, system: str) -> float:
 
 
 class Report:
-    """Prints figures beside their limits, and knows whether one was exceeded."""
+    """Prints figures beside their limits, and knows which were exceeded."""
 
     def __init__(self) -> None:
         self.exceeded: list[str] = []
 
-    def head(self, title: str) -> None:
-        """Print a headline."""
-        print(f"\n{title}")
-
-    def line(self, what: str, figure: float, limit: float | None = None, why: str = "") -> None:
+    def line(self, what: str, figure: float, limit: float | None = None) -> None:
         """Print a figure, and what becomes of it under its limit."""
-        verdict = ""
+        line = f"  {what:68} {figure:10.2f}"
         if limit is not None:
-            bad = figure > limit
-            verdict = f"{'EXCEEDS' if bad else 'within'} {limit:g} {why}"
-            if bad:
-                self.exceeded.append(f"{what}: {figure:.2f} exceeds {limit:g} {why}".strip())
-        print(f"  {what:44} {figure:10.2f}  {verdict}".rstrip(), flush=True)
+            line += f"  {'EXCEEDS' if figure > limit else 'within'} {limit:g}"
+            if figure > limit:
+                self.exceeded.append(line)
+        print(line, flush=True)
 
 
 def main() -> int:
@@ -207,16 +206,16 @@ def main() -> int:
     report = Report()
     print(f"pyzmq {zmq.__version__}, libzmq {zmq.zmq_version()}, Python {sys.version.split()[0]}")
 
-    report.head("Instructions a message (valgrind --tool=callgrind, the device's thread)")
+    print("\nInstructions a message (valgrind --tool=callgrind, the device's thread)")
     for workload, limits in INSTRUCTIONS.items():
         figures = instructions(workload)
         for name, figure in figures.items():
             report.line(f"{workload.name}: {name}", figure)
         for limit in limits:
             ratio = figures[OURS] / figures[limit.system]
-            report.line(f"  {OURS} / {limit.system}", ratio, limit.factor)
+            report.line(f"{workload.name}: ratio to {limit.system}", ratio, limit.factor)
 
-    report.head("System calls a message (strace, the device's thread)")
+    print("\nSystem calls a message (strace, the device's thread)")
     for workload, most in SYSTEM_CALLS.items():
         for name in (OURS, *others):
             report.line(
@@ -225,13 +224,13 @@ def main() -> int:
                 most if name == OURS else None,
             )
 
-    report.head("% of a CPU while nothing can move")
+    print("\n% of a CPU while nothing can move")
     engines = [name for name in systems.available() if name in systems.ENGINES]
-    for state in ("idle", "parked", "without worker", "paused"):
+    for state in ("idle", "parked", "full", "without worker", "paused"):
         for name in engines if state == "paused" else [*engines, *others]:
             figure = in_process(stand_still, name, state, name)
             report.line(f"{state}: {name}", figure, CPU if name in engines else None)
 
-    for text in report.exceeded:
-        print(f"\nEXCEEDED  {text}")
+    if report.exceeded:
+        print("\nLimits exceeded", *report.exceeded, sep="\n")
     return 1 if report.exceeded else 0
