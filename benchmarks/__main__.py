@@ -39,7 +39,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these; patterns too")
     parser.add_argument("--json", metavar="FILE", help="write every single figure there")
     parser.add_argument(
-        "--picture", metavar="PATH", default="benchmarks", help="draw PATH.png and PATH.svg"
+        "--picture",
+        metavar="PATH",
+        default=str(pathlib.Path(__file__).with_name("results")),
+        help="draw PATH.png and PATH.svg; default: results, beside this program",
     )
     given = parser.parse_args()
     given.rounds = given.rounds or (3 if given.quick else 9)

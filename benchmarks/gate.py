@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,9 +28,10 @@ FLOOR = "bare recv+more+send"
 OURS = "zdev cffi"
 
 # Two numbers of messages: their difference is a multiple of the chunks that libzmq's queues and our
-# bursts come in. First of all a system relays a few that do not count: what is done once in a
-# process would come on top of the smaller number.
-WARM, FEW, MANY = 64, 512, 4608
+# bursts come in. First, each system relays a few that do not count, until Python has specialized
+# what it starts a device with: that would come on top of the smaller number.
+FEW, MANY = 512, 4608
+WARM_UP = [16] * 5
 
 ROUND_TRIPS = 1000
 BEGIN, END = "/benchmark/begin", "/benchmark/end"
@@ -80,7 +82,7 @@ def relay_queued(workload: Workload, names: list[str]) -> dict[str, list[int]]:
     benches = []  # none ends before all have been measured
     for name in names:
         threads[name] = []
-        for number in (WARM, FEW, MANY):
+        for number in (*WARM_UP, FEW, MANY):
             bench = Bench(workload, endless=True)
             benches.append(bench)
             for _ in range(number):
@@ -142,11 +144,16 @@ def instructions(workload: Workload) -> dict[str, float]:
     names = [OURS, systems.MQ] if workload.monitor else [FLOOR, systems.PROXY, OURS]
     with tempfile.TemporaryDirectory() as directory:
         out = pathlib.Path(directory, "out")
+        log = pathlib.Path(directory, "log")
         tool = [
-            "valgrind", "--quiet", "--tool=callgrind", "--separate-threads=yes",
+            "valgrind", f"--log-file={log}", "--tool=callgrind", "--separate-threads=yes",
             f"--callgrind-out-file={out}",
         ]  # fmt: skip
-        threads = in_process(relay_queued, OURS, workload, names, prefix=tool)
+        try:
+            threads = in_process(relay_queued, OURS, workload, names, prefix=tool)
+        except subprocess.CalledProcessError:
+            print(log.read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
+            raise
 
         def total(thread: int) -> int:
             text = pathlib.Path(f"{out}-{thread:02}").read_text(encoding="utf-8")
@@ -156,7 +163,7 @@ def instructions(workload: Workload) -> dict[str, float]:
 
         return {
             name: (total(many) - total(few)) / (MANY - FEW)
-            for name, (_, few, many) in threads.items()
+            for name, (*_, few, many) in threads.items()
         }
 
 

@@ -27,7 +27,13 @@ def _compile(source: str, target: pathlib.Path) -> None:
     ffi.set_source("_load", source, extra_compile_args=["-O2", "-pthread"])
     BUILT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILT) as directory:
-        os.replace(ffi.compile(tmpdir=directory), target)  # whole, or not at all
+        try:
+            built = ffi.compile(tmpdir=directory)
+        except cffi.VerificationError as error:
+            raise SystemExit(
+                f"{SOURCE.name} cannot be compiled ({error}); the benchmarks need a C compiler"
+            ) from error
+        os.replace(built, target)  # whole, or not at all
 
 
 def _module() -> Any:

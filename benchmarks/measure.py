@@ -84,7 +84,8 @@ def in_process(function: Callable[..., Any], system: str, *arguments: Any, prefi
     """Call a function of this package in a new process, in which that system can run."""
     name = f"{function.__module__}:{function.__name__}"
     text = json.dumps(arguments, default=vars)
-    environment = {**systems.environment(system), "PYTHONHASHSEED": "0"}
+    repeatable = {"PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
+    environment = {**systems.environment(system), **repeatable}
     command = [*prefix, sys.executable, "-m", __name__, name, text]
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, check=True, timeout=LIMIT
