@@ -70,10 +70,12 @@ socket_enter (zdev_relay *self, const zdev_end *end)
     Open a direction; destination NULL makes it a sink. 0 if memory is short. */
 
 static int
-direction_open (zdev_relay *self, zdev_direction *direction,
-                zdev_socket *source, zdev_socket *destination,
-                const void *prefix, size_t prefix_size, int swap)
+direction_open (zdev_relay *self, zdev_way way, zdev_socket *source,
+                zdev_socket *destination, const void *prefix,
+                size_t prefix_size, int swap)
 {
+    zdev_direction *direction = &self->direction[self->directions++];
+    direction->way = way;
     direction->source = source;
     direction->destination = destination;
     direction->swap = swap;
@@ -96,6 +98,27 @@ direction_open (zdev_relay *self, zdev_direction *direction,
                     prefix_size);
     }
     return 1;
+}
+
+/*  ----------------------------------------------------------------------
+    Open one of the two ways between the ends, if anything can come that way;
+    0 if memory is short.                                                     */
+
+static int
+direction_add (zdev_relay *self, const zdev_settings *settings, zdev_way way,
+               zdev_socket *in, zdev_socket *out)
+{
+    zdev_socket *source = way == WAY_THERE ? in : out;
+    zdev_socket *to = way == WAY_THERE ? out : in;
+    if (!can_receive (source->type))
+        return 1;
+    if (!can_send (to->type))
+        to = NULL;
+    return way == WAY_THERE
+         ? direction_open (self, way, source, to, settings->in_prefix,
+                           settings->in_prefix_size, settings->swap)
+         : direction_open (self, way, source, to, settings->out_prefix,
+                           settings->out_prefix_size, settings->swap);
 }
 
 /*  ----------------------------------------------------------------------
@@ -122,23 +145,18 @@ zdev_relay_new (const zdev_libzmq *libzmq, const zdev_settings *settings)
     if (settings->control.handle)
         self->control = socket_enter (self, &settings->control);
 
-    int opened = 1;
-    if (can_receive (in->type))
-        opened = direction_open (self, &self->direction[self->directions++],
-                                 in, can_send (out->type) ? out : NULL,
-                                 settings->in_prefix, settings->in_prefix_size,
-                                 settings->swap);
-    self->out_in = self->directions;
-    if (opened && in != out && can_receive (out->type))
-        opened = direction_open (self, &self->direction[self->directions++],
-                                 out, can_send (in->type) ? in : NULL,
-                                 settings->out_prefix,
-                                 settings->out_prefix_size, settings->swap);
-    self->captures = self->directions;
+    /*  What nobody asked a REP for goes before it takes a request, lest it
+        becomes the reply.                                                     */
+    int back_first = in->type == TYPE_REP && in != out;
+    int opened = !back_first
+              || direction_add (self, settings, WAY_BACK, in, out);
+    opened = opened && direction_add (self, settings, WAY_THERE, in, out);
+    if (opened && !back_first && in != out)
+        opened = direction_add (self, settings, WAY_BACK, in, out);
     if (opened && self->capture && self->capture->type == TYPE_XPUB)
         /*  its peers' subscriptions would pile up unread                      */
-        opened = direction_open (self, &self->direction[self->directions++],
-                                 self->capture, NULL, NULL, 0, 0);
+        opened = direction_open (self, WAY_ASIDE, self->capture, NULL, NULL, 0,
+                                 0);
     if (!opened) {
         zdev_relay_free (self);
         return NULL;
@@ -182,8 +200,11 @@ void
 zdev_relay_statistics (const zdev_relay *self, zdev_statistics *copy)
 {
     memset (copy, 0, sizeof *copy);
-    for (int i = 0; i < self->captures; i++) {
-        zdev_counters *counters = i < self->out_in ? &copy->in_out
+    for (int i = 0; i < self->directions; i++) {
+        zdev_way way = self->direction[i].way;
+        if (way == WAY_ASIDE)
+            continue;
+        zdev_counters *counters = way == WAY_THERE ? &copy->in_out
                                                    : &copy->out_in;
         *counters = self->direction[i].counters;
         counters->parked = self->direction[i].stage == STAGE_HELD;

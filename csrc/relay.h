@@ -60,9 +60,18 @@ typedef enum {
     STAGE_COPY                  /*  delivered; its copy is for the capture     */
 } zdev_stage;
 
+/*  Where a direction leads.                                                   */
+typedef enum {
+    WAY_THERE,                  /*  from the frontend to the backend           */
+    WAY_BACK,
+    WAY_ASIDE                   /*  nowhere, and not counted: what the capture
+                                    socket's peers send                        */
+} zdev_way;
+
 /*  One way through the device; the two ways differ in data alone. A direction
     without destination is a sink: what it takes is counted dropped.           */
 typedef struct {
+    zdev_way way;
     zdev_socket *source;
     zdev_socket *destination;
     zdev_msg prefix;
@@ -86,8 +95,6 @@ struct zdev_relay {
     zdev_socket *control;       /*  NULL: none                                 */
     int sockets;
     int directions;
-    int out_in;                 /*  index of the way back                      */
-    int captures;               /*  how many directions are counted            */
     int wakeup_fd;
     int burst;
     int capture_drop;

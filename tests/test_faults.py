@@ -635,6 +635,36 @@ def test_answers_that_nobody_asked_for(engine: str, net: Network) -> None:
     assert back.parked == back.dropped == 0
 
 
+def test_an_answer_older_than_the_question(engine: str, net: Network) -> None:
+    """It was there before the relay, or came in a pause."""
+    frontend, backend = net.bound(zmq.REP), net.bound(zmq.DEALER)
+    relay = zdev.Relay(frontend, backend)
+    client, worker = net.peer(frontend, zmq.REQ), net.peer(backend, zmq.DEALER)
+    relay.pause()
+    with running(relay):
+        for number in range(1, 9):
+            for _ in range(3):
+                worker.send(b"stale")
+            client.send(b"question")
+            wait_until(lambda: relay.call(lambda: frontend.poll(0)))
+            wait_until(lambda: relay.call(lambda: backend.poll(0)))
+            relay.resume()
+            assert worker.recv() == b"question"
+            worker.send(b"reply")
+            assert client.recv() == b"reply"
+            relay.pause()
+            assert relay.statistics()[1][:8] == (
+                4 * number,
+                4 * number,
+                20 * number,
+                number,
+                number,
+                5 * number,
+                0,
+                3 * number,
+            )
+
+
 @pytest.mark.parametrize("captured", [False, True])
 def test_a_request_that_can_go_nowhere_is_replied_to(
     engine: str, net: Network, captured: bool

@@ -218,6 +218,9 @@ class PythonLoop:
         self._directions = [self._in_out, self._out_in]
         if source is destination:
             self._directions.pop()
+        elif source.type == REP:
+            # What nobody asked a REP for goes before it takes a request, lest it becomes the reply.
+            self._directions.reverse()
         self._directions = [d for d in self._directions if d.source.type not in CANNOT_RECEIVE]
         if self._capture.type == XPUB:
             # its peers' subscriptions would pile up unread
