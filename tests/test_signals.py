@@ -698,6 +698,91 @@ def test_a_wakeup_descriptor_of_the_users_stays(
 
 
 @raises
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers without it")
+@pytest.mark.parametrize("asked", ["statistics", "step"])
+def test_handlers_that_raise_at_any_moment_leave_an_idle_relay_free(
+    engine: str, net: Network, asked: str
+) -> None:
+    relay = zdev.Relay(net.bound(zmq.PULL), net.bound(zmq.PUSH))
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    def ask_until(seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        while True:
+            getattr(relay, asked)()
+
+    previous = signal.signal(signal.SIGVTALRM, interrupt)
+    gc.disable()  # what is raised in a finalizer is lost
+    try:
+        for number in range(60):
+            with pytest.raises(Interruption):
+                ask_until(1e-5 * (1 + number % 40))
+            assert relay._owner is None
+            assert signal.getsignal(signal.SIGVTALRM) is interrupt
+    finally:
+        gc.enable()
+        signal.signal(signal.SIGVTALRM, previous)
+    assert Background(relay.step).join() == 0
+
+
+def test_ctrl_c_in_a_call_of_another_thread_reaches_this_one_too(
+    engine: str, net: Network, handler: Handler
+) -> None:
+    """The main thread that uses an idle relay does so for others who ask meanwhile."""
+    relay = zdev.Relay(net.bound(zmq.PULL), net.bound(zmq.PUSH))
+
+    def interrupted() -> None:
+        handler.armed = True
+        signal.raise_signal(signal.SIGUSR1)
+
+    def other() -> None:
+        with pytest.raises(Interruption):
+            relay.call(interrupted)
+
+    def ours() -> None:
+        threads.append(Background(other))
+        wait_until(lambda: relay._commands)
+
+    threads: list[Background] = []
+    with pytest.raises(Interruption):
+        relay.call(ours)
+    threads[0].join()
+    assert relay.statistics()[0] == (0,) * 9
+
+
+def test_a_signal_just_as_a_run_begins_is_the_event_loops(
+    engine: str, net: Network, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step leaves its wake-up descriptor alone; a run can only put it back."""
+    relay = zdev.Relay(net.bound(zmq.PULL), net.bound(zmq.PUSH))
+    set_wakeup_fd = signal.set_wakeup_fd
+    read, write = sockets.socketpair()
+
+    def interrupted(fd: int, **options: bool) -> int:
+        before = set_wakeup_fd(fd, **options)
+        if fd != write.fileno():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return before
+
+    with read, write:
+        read.settimeout(DEADLINE)
+        write.setblocking(False)
+        set_wakeup_fd(write.fileno())
+        try:
+            monkeypatch.setattr(signal, "set_wakeup_fd", interrupted)
+            assert relay.step() == 0
+            assert handler.count == 0
+            relay.stop()
+            relay.run()
+            assert handler.count == 1
+            assert read.recv(10) == bytes([signal.SIGUSR1])
+        finally:
+            monkeypatch.undo()
+            assert set_wakeup_fd(-1) == write.fileno()
+
+
 def test_step_defers_signals_too(engine: str, net: Network, handler: Handler) -> None:
     """What one that comes in the middle of a step raises leaves every message whole."""
     scene = Scene(net, "flooded")

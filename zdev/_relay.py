@@ -293,7 +293,7 @@ class Relay:
     # Whose it is
 
     @contextmanager
-    def _entered(self) -> Iterator[tuple[DeferredSignals, Callable[[], bool]]]:
+    def _entered(self, waits: bool) -> Iterator[tuple[DeferredSignals, Callable[[], bool]]]:
         """Be in `run` or `step`: with the signals, and what tells whether to stop now."""
         honoured = False
 
@@ -309,7 +309,7 @@ class Relay:
             return honoured
 
         try:
-            with DeferredSignals(self._wakeup) as signals, self._ownership(signals):
+            with DeferredSignals(self._wakeup, waits) as signals, self._ownership(signals):
                 yield signals, honour
         except BaseException:
             if honoured:
@@ -334,7 +334,7 @@ class Relay:
         try:
             yield
         finally:
-            self._let_go()
+            self._let_go(signals)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -367,38 +367,39 @@ class Relay:
             if _in_use.get(end.handle) is self:
                 del _in_use[end.handle]
 
-    def _let_go(self) -> None:
+    def _let_go(self, signals: DeferredSignals) -> None:
         """Let others have the loop, once nothing waits for this thread any more."""
-        while True:
-            self._obey()
-            # Not for ever: a signal handler may have come to a thread that has the lock, and wait
-            # for a call of its own.
-            if not self._free.acquire(timeout=LOOK):
-                continue
-            try:
-                if not self._commands:
-                    self._release()
-                    self._owner, self._running = None, False
-                    self._free.notify_all()
-                    return
-            finally:
-                self._free.release()
+        try:
+            while self._owner == threading.get_ident():
+                self._obey(signals)
+                # Not for ever: a signal handler may have come to a thread that has the lock, and
+                # wait for a call of its own.
+                if not self._free.acquire(timeout=LOOK):
+                    continue
+                try:
+                    if not self._commands:
+                        self._release()
+                        self._owner, self._running = None, False
+                        self._free.notify_all()
+                        return
+                finally:
+                    self._free.release()
+        except BaseException:  # a handler has interrupted what runs for another thread
+            self._let_go(signals)
+            raise
 
-    def _obey(self, signals: DeferredSignals | None = None) -> None:
+    def _obey(self, signals: DeferredSignals) -> None:
         """Run what `call` left for the relay's own thread."""
         while self._commands:
             function, future, interruptible = self._commands.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                if interruptible and signals and signals.active:
-                    result = signals.call(function)
-                else:
-                    result = function()
+                result = signals.call(function) if interruptible else function()
             except BaseException as error:
                 future.set_exception(error)
                 del function, future  # lest the traceback and they keep each other alive
-                if interruptible and signals and signals.interrupted:
+                if interruptible and signals.interrupted:
                     raise
             else:
                 future.set_result(result)
@@ -423,7 +424,7 @@ class Relay:
         KeyboardInterrupt
             On Ctrl-C, in the main thread.
         """
-        with self._entered() as (signals, honour):
+        with self._entered(waits=True) as (signals, honour):
             timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
             code = WOKEN
             while True:
@@ -458,7 +459,7 @@ class Relay:
         zmq.ZMQError, RuntimeError, KeyboardInterrupt
             As `run` does.
         """
-        with self._entered() as (signals, honour):
+        with self._entered(waits=False) as (signals, honour):
             self._attend(signals)
             if honour():
                 return None
@@ -471,7 +472,7 @@ class Relay:
 
     def _attend(self, signals: DeferredSignals) -> bool:
         """Do what the relay was woken for; tell whether a signal came."""
-        signalled = self._wakeup.drain()
+        signalled = bool(self._wakeup.drain())
         signals.deliver()
         self._obey(signals)
         self._check_usable()  # handlers and calls may have closed a socket, or forked
@@ -598,31 +599,31 @@ class Relay:
         """Do what `call` does; if it is not interruptible, signal handlers wait for its end."""
         self._check_process()
         me = threading.get_ident()
-        nested = self._owner == me
+        if self._owner == me:
+            return function()
         future: Future[T] | None = None
-        try:
+        with DeferredSignals(self._wakeup, waits=False) as signals:
             with self._free:
                 if self._owner is None:
                     self._owner = me
-                elif not nested:
+                else:
                     future = Future()
                     self._commands.append((function, future, interruptible))
             if future is None:
-                return function()
+                try:
+                    return signals.call(function) if interruptible else function()
+                finally:
+                    self._let_go(signals)
+        try:
             self._wakeup.wake()
-            try:
-                return future.result(timeout)
-            except FutureTimeoutError:
-                if future.done():  # by now, or the function itself raised it
-                    return future.result()
-                raise TimeoutError(
-                    f"the relay's thread did not get to the call in {timeout} s; "
-                    "a call before it takes long"
-                ) from None
-            finally:
-                future.cancel()
-                future = None  # lest the traceback and it keep each other alive
+            return future.result(timeout)
+        except FutureTimeoutError:
+            if future.done():  # by now, or the function itself raised it
+                return future.result()
+            raise TimeoutError(
+                f"the relay's thread did not get to the call in {timeout} s; "
+                "a call before it takes long"
+            ) from None
         finally:
-            # Whatever a signal handler raised, and wherever.
-            if not nested and self._owner == me:
-                self._let_go()
+            future.cancel()
+            future = None  # lest the traceback and it keep each other alive

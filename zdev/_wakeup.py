@@ -55,16 +55,16 @@ class Wakeup:
         with contextlib.suppress(OSError):
             self._written.send(b"\0")
 
-    def drain(self) -> bool:
-        """Take back every `wake` so far; tell whether a signal was among them."""
-        signalled = False
+    def drain(self) -> bytes:
+        """Take back every `wake` so far; return the numbers of the signals among them."""
+        signals = b""
         size = DRAINED
         with contextlib.suppress(BlockingIOError):
             while size == DRAINED:
                 data = self._waited.recv(DRAINED)
                 size = len(data)
-                signalled = signalled or bool(data.strip(b"\0"))
-        return signalled
+                signals += data.replace(b"\0", b"")
+        return signals
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -108,10 +108,18 @@ class DeferredSignals:
     to do.
 
     Use it as a context. At its end everything is put back, and what is still noted runs.
+
+    Parameters
+    ----------
+    wakeup : Wakeup
+        What the relay waits on.
+    waits : bool
+        Whether it will wait at all.
     """
 
-    def __init__(self, wakeup: Wakeup) -> None:
+    def __init__(self, wakeup: Wakeup, waits: bool) -> None:
         self._wakeup = wakeup
+        self._waits = waits
         self._pending: deque[tuple[Handler, int]] = deque()
         self._replaced: dict[int, Note] = {}
         self._set_wakeup_fd = False
@@ -131,18 +139,24 @@ class DeferredSignals:
                 _active.append(self)
                 self._replace()
                 self.active = True
-                # An event loop that has a wake-up descriptor of its own keeps it.
-                fd = self._wakeup.written_fd
-                previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-                self._set_wakeup_fd = self.owns_wakeup = previous == -1
-                if previous != -1:
-                    signal.set_wakeup_fd(previous)
+                if self._waits:
+                    self._take_wakeup_fd()
             except BaseException:  # of a handler that did not wait yet
-                self.active = False
-                _active.remove(self)
                 self._restore()
                 raise
         return self
+
+    def _take_wakeup_fd(self) -> None:
+        """Have signals written to the wake-up; an event loop that has its own keeps that."""
+        fd = self._wakeup.written_fd
+        previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        self._set_wakeup_fd = self.owns_wakeup = previous == -1
+        if previous != -1:
+            signal.set_wakeup_fd(previous)
+            # A signal that came just then is the event loop's.
+            with contextlib.suppress(OSError):
+                os.write(previous, self._wakeup.drain())
+            self._wakeup.wake()
 
     def __exit__(self, *_: object) -> None:
         if self.active:
@@ -213,11 +227,6 @@ class DeferredSignals:
         try:
             self._deliver_all()
         finally:
-            if self._set_wakeup_fd:
-                signal.set_wakeup_fd(-1)
-            self.active = False
-            if self in _active:
-                _active.remove(self)
             self._restore()
 
     def abandon(self) -> None:
@@ -228,7 +237,7 @@ class DeferredSignals:
         with contextlib.suppress(ValueError):
             if self._set_wakeup_fd:
                 signal.set_wakeup_fd(-1)  # its other end is the parent's too
-            self._restore()
+            self._put_back()
 
     def _deliver_all(self) -> None:
         """Run every handler, also if one raises."""
@@ -239,24 +248,34 @@ class DeferredSignals:
                 self._deliver_all()
 
     def _restore(self) -> None:
-        """Put the handlers back.
+        """Put everything back.
 
-        Those that are back may raise here. Should they do it again and again, a note may stay; it
-        passes its signals on, and goes away at the end of the next run.
+        Handlers may raise here. Should they do it again and again, a note may stay; it passes its
+        signals on, and goes away at the end of the next run.
         """
         try:
-            # Ctrl-C last: of all handlers it is the likeliest to raise.
-            for number in sorted(self._replaced, key=lambda number: number == signal.SIGINT):
-                note = self._replaced[number]
-                if getsignal(number) is note:
-                    replaced = signal.signal(number, note.handler)
-                    if replaced is not note:
-                        signal.signal(number, replaced)  # by a handler, just now
-                del self._replaced[number]
+            if self._set_wakeup_fd:
+                signal.set_wakeup_fd(-1)
+                self._set_wakeup_fd = False
+            self.active = False
+            if self in _active:
+                _active.remove(self)
+            self._put_back()
             self.deliver()
         finally:
-            if self._replaced or self._pending:
+            if self.active or self in _active or self._replaced or self._pending:
                 self._restore()
+
+    def _put_back(self) -> None:
+        """Put the handlers back."""
+        # Ctrl-C last: of all handlers it is the likeliest to raise.
+        for number in sorted(self._replaced, key=lambda number: number == signal.SIGINT):
+            note = self._replaced[number]
+            if getsignal(number) is note:
+                replaced = signal.signal(number, note.handler)
+                if replaced is not note:
+                    signal.signal(number, replaced)  # by a handler, just now
+            del self._replaced[number]
 
 
 # Whose handlers are replaced now: there is one main thread, but runs may be nested.
