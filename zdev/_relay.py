@@ -205,8 +205,8 @@ class Relay:
     capture_policy : {"block", "drop"}
         What to do while the capture socket is full or has no peer: "block" (the default) lets that
         direction wait, so that the capture is complete; "drop" drops the copy, whole, and counts
-        it. With "drop" not even a failing capture socket stops the traffic. ``ZMQ_SNDTIMEO`` plays
-        no part: a relay never blocks in a send.
+        it. With "drop" not even a failing capture socket stops the traffic, unless it is closed
+        meanwhile. ``ZMQ_SNDTIMEO`` plays no part: a relay never blocks in a send.
     burst : int
         Messages that one direction may relay before it is the other's turn, up to 10000.
     swap : bool, optional
@@ -576,7 +576,8 @@ class Relay:
         """Run a function on the relay's own thread, between two messages, and return its result.
 
         That is how to bind, connect or set options of its sockets while it runs. A relay that is
-        not running has no thread: then the function runs at once, in this one. From any thread.
+        not running has no thread: then the function runs at once, in this one, and so does what
+        others ask for meanwhile. From any thread.
 
         Parameters
         ----------
