@@ -622,6 +622,58 @@ def test_what_is_sent_arrives_after_stop(engine: str, net: Network, devices: Dev
 # The end
 
 
+def slow_peer(net: Network, device: Any, reads: bool) -> None:
+    """Have the device send more than the network holds to a peer that reads it, or does not."""
+    device.setsockopt_out(zmq.SNDBUF, 4096)
+    device.bind_in("tcp://127.0.0.1:*")
+    device.bind_out("tcp://127.0.0.1:*")
+    device.start()
+    source = net.socket(zmq.PUSH)
+    sink = net.socket(zmq.PULL, rcvhwm=1, rcvbuf=4096)
+    source.connect(device.endpoints["in"][0])
+    sink.connect(device.endpoints["out"][0])
+    for _ in range(50):
+        source.send(bytes(100_000))
+    wait_until(lambda: device.statistics().frontend_to_backend.messages_sent == 50)
+    if reads:
+        for _ in range(50):
+            sink.recv()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("linger", [None, 600])
+def test_it_is_told_when_what_was_sent_is_cut_off(
+    engine: str, net: Network, caplog: pytest.LogCaptureFixture, reads: bool, linger: int | None
+) -> None:
+    processes = Devices("Process")
+    device = processes("Proxy", zmq.PULL, zmq.PUSH, name="depot")
+    if linger is not None:
+        device.setsockopt_out(zmq.LINGER, linger)
+    with contextlib.closing(processes):
+        slow_peer(net, device, reads)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    if reads:
+        assert not told
+    else:
+        (message,) = told
+        assert message.startswith("depot may have lost messages")
+        assert "drain" in message
+        assert "ZMQ_LINGER" in message
+
+
+def test_a_context_that_lives_on_cuts_nothing_off(
+    engine: str, net: Network, threads: Devices, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = threads("Proxy", zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    slow_peer(net, device, False)
+    device.stop()
+    assert not caplog.records
+    # The peer, which has read nothing yet, is net's last socket.
+    for _ in range(50):
+        net._sockets[-1].recv()
+
+
 def test_join_waits_no_longer_than_told(engine: str, net: Network, devices: Devices) -> None:
     stream = Stream(net, devices)
     stream.device.start()

@@ -19,7 +19,7 @@ import zmq.devices
 
 from zdev import _relay
 from zdev._contract import Statistics
-from zdev._relay import Relay
+from zdev._relay import CANNOT_SEND, Relay
 
 from .latch import Latch
 from .plan import SocketPlan, attach, bind, hold_random_port, last_endpoint, set_linger, set_option
@@ -548,6 +548,8 @@ class Device(zmq.devices.Device):
         with contextlib.suppress(zmq.ZMQError):  # the context is terminated: nothing lingers
             for target in self._sockets:
                 set_linger(target, left, PATIENCE / 4 if own else None)
+        lingers = [] if not own or run.terminated else self._lingers()
+        began = time.monotonic()
         endpoints = run.endpoints()
         for role, addresses in endpoints.items():
             for address in addresses:
@@ -557,8 +559,25 @@ class Device(zmq.devices.Device):
         self._close_sockets()
         if own:
             end_context(self._context, max(left, PATIENCE / 4), run.has_process)
+            took = time.monotonic() - began
+            if lingers and took + 0.01 >= min(lingers):
+                run.log(
+                    logging.WARNING,
+                    "%s may have lost messages: its sockets still had some to send, and were cut "
+                    "off after %.1f s; use stop(drain=seconds), or set ZMQ_LINGER of the socket",
+                    self.name,
+                    took,
+                )
         if not run.has_process:  # else they go with it, and the parent may hold a port
             await_unbound(itertools.chain(*endpoints.values()), PATIENCE / 4)
+
+    def _lingers(self) -> list[float]:
+        """Return how many seconds the messages of each socket get; less is somebody's choice."""
+        with contextlib.suppress(zmq.ZMQError):
+            senders = [s for s in self._sockets if not s.closed and s.type not in CANNOT_SEND]
+            lingers = [cast("int", s.getsockopt(zmq.LINGER)) / 1000 for s in senders]
+            return [linger for linger in lingers if linger >= PATIENCE / 4]
+        return []
 
     def _owns_context(self) -> bool:
         """Tell whether nobody else ends the context: a class makes a new one each time."""
@@ -738,7 +757,10 @@ class Device(zmq.devices.Device):
         ----------
         drain : float, optional
             First, for at most so many seconds, relay what the device and its sockets hold. By
-            default, the device ends at once; what is parked is tried once more.
+            default, the device ends at once; what is parked is tried once more. What the sockets
+            still have to send then gets the socket's ZMQ_LINGER if that is finite, and the rest of
+            the drain; at least half a second where it is infinite, as by default. The context of a
+            thread device, which others share, lives on and goes on sending.
         timeout : float, optional
             Seconds to wait for the end.
 

@@ -2,7 +2,7 @@
 
 Parent and child talk over a socketpair. The child says "begun", then "ready" when it relays and
 "end" when it has ended, and in between replies to what the parent asks, which is what
-`Device._perform` takes.
+`Device._perform` takes; "log" has something for the parent's log.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -201,6 +202,8 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
                 elif tag == "ready":
                     run.bound = rest[0]
                     self._say_ready()
+                elif tag == "log":
+                    run.log(*rest)
                 elif tag == "reply":
                     number, outcome, run.bound = rest
                     done, value = outcome
@@ -357,7 +360,13 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     device._begin()
     run = device._run
     run.has_process = True
-    run.log = lambda *_: None  # the parent does, whose log is set up
+
+    def log(level: int, *message: Any) -> None:
+        """Leave it to the parent, whose log is set up, and who knows all but this."""
+        if level == logging.WARNING:
+            _tell(link, "log", level, *message)
+
+    run.log = log
     ending = Ending(device)
 
     def on_ready() -> None:
