@@ -810,6 +810,72 @@ def test_control_after_the_end(engine: str, net: Network, devices: Devices) -> N
         assert "inproc://planned" in stream.device.endpoints["out"]
 
 
+def test_control_while_it_ends(engine: str, net: Network, devices: Devices) -> None:
+    entered, gate = FORK.Event(), FORK.Event()
+
+    def tarrying(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def _let_go(self) -> None:
+                entered.set()
+                gate.wait(DEADLINE)
+                super()._let_go()
+
+        return Device
+
+    device = devices.of(tarrying, "Proxy", zmq.PULL, zmq.PUSH, name="depot")
+    device.bind_in(ANY)
+    device.start()
+    source = net.socket(zmq.PUSH)
+    source.connect(device.endpoints["in"][0])
+    source.send(b"x")
+    wait_until(lambda: device.statistics().frontend_to_backend.messages_received)
+    stop = Background(device.stop)
+    assert entered.wait(DEADLINE)
+    counts = device.statistics()
+    assert counts.frontend_to_backend.messages_received == 1
+    for verb in (device.pause, device.resume):
+        with pytest.raises(RuntimeError, match=r"^depot is ending"):
+            verb()
+    gate.set()
+    stop.join()
+    assert device.statistics() == counts
+    for verb in (device.pause, device.resume):
+        with pytest.raises(RuntimeError, match=r"^depot has ended; start it again"):
+            verb()
+
+
+def test_statistics_at_any_moment(engine: str, devices: Devices) -> None:
+    """They are told also while a device ends and is started again."""
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    device.start()
+    enough = threading.Event()
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        while not enough.is_set():
+            device.statistics()
+            asked += 1
+
+    user = Background(ask)
+    try:
+        for _ in range(10):
+            before = asked
+            wait_until(lambda seen=before: asked > seen or not user.alive)  # type: ignore[misc]
+            device.stop()
+            device.start()
+    finally:
+        enough.set()
+        user.join()
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_control_before_the_start(devices: Devices, verb: str) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    with pytest.raises(RuntimeError, match="was not started"):
+        getattr(device, verb)()
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_all_at_once(engine: str, net: Network, devices: Devices, state: Any) -> None:
     """One joins, one looks, one pauses and resumes, one stops: nobody hangs."""

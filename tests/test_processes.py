@@ -314,6 +314,8 @@ def test_killed(engine: str, net: Network, devices: Devices) -> None:
         device.join()
     with pytest.raises(RuntimeError, match="ended"):
         device.pause()
+    with pytest.raises(RuntimeError, match="counts died with its process"):
+        device.statistics()
     device.stop()
     device.start()
     relays(net, device)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
 
-__all__ = ["PATIENCE", "Device", "on", "random_port_on"]
+__all__ = ["PATIENCE", "Device", "OverError", "on", "random_port_on"]
 
 logger = logging.getLogger("zdev")
 
@@ -126,6 +126,10 @@ def planned(role: str, field: str) -> Any:
     return property(get, put, doc=f"What is planned for the {role} socket.")
 
 
+class OverError(RuntimeError):
+    """A device could not be asked: its run is over, or about to be."""
+
+
 class Run:
     """One run of a device, from its start to its end, in the process where it relays."""
 
@@ -136,6 +140,8 @@ class Run:
         self.lingers: list[tuple[zmq.Socket[Any], int]] = []
         self.stops: list[float | None] = []  # asked for before there was a relay
         self.drain_until: float | None = None  # of time.monotonic
+        self.is_ending = False  # what is counted is final
+        self.lost_counts = False
         self.makes_relay = False  # this class's own run_device is at work
         self.has_relay = Latch()  # or ended without one
         self.handles: list[int] = []
@@ -522,18 +528,20 @@ class Device(zmq.devices.Device):
     def _end(self) -> None:
         """End a run where it relayed, however it went."""
         run = self._run
-        with self._lock:
-            relay, run.relay = run.relay, None
-        run.has_relay.set()
-        for handle in run.handles:
-            _relay.expect(handle, None)
+        relay = run.relay
         try:
+            if relay is not None:
+                self._last = relay.statistics()
+            with self._lock:
+                relay, run.relay, run.is_ending = run.relay, None, True
+            run.has_relay.set()
+            for handle in run.handles:
+                _relay.expect(handle, None)
             if relay is None:
                 self._let_go()
             else:
                 # So nobody else is at the sockets meanwhile, in a call that came too late.
                 relay.call(self._let_go)
-                self._last = relay.statistics()
                 if run.makes_relay:
                     relay.retire()
         finally:
@@ -665,17 +673,29 @@ class Device(zmq.devices.Device):
         if verb == "stop":
             self._perform_stop(*args)
             return None
+        run = self._run
         # A subclass that calls one of zdev's functions has made its sockets and is about to.
-        self._run.has_relay.wait(PATIENCE)
-        relay = self._run.relay
+        run.has_relay.wait(PATIENCE)
+        with self._lock:
+            relay, is_ending, last = run.relay, run.is_ending, self._last
+        if relay is None and is_ending:
+            if verb == "statistics" and last is not None:
+                return last
+            raise self._over(run)
         if relay is None:
             raise RuntimeError(
-                f"{self.name} has no relay of zdev's to ask: it has ended, or its run_device does "
-                "not call zdev.proxy or one of its kin, or super().run_device()"
+                f"{self.name} has no relay of zdev's to ask: its run_device does not call "
+                "zdev.proxy or one of its kin, or super().run_device(); or has not yet"
             )
         if verb == "configure":
             return relay.call(lambda: self._apply(*args))
         return getattr(relay, verb)()
+
+    def _over(self, run: Run) -> OverError:
+        """Make the error for what is asked too late."""
+        if run.ended.is_set():
+            return OverError(f"{self.name} has ended; start it again first")
+        return OverError(f"{self.name} is ending; wait for that, and start it again first")
 
     def _perform_stop(self, drain: float | None) -> None:
         with self._lock:
@@ -725,11 +745,25 @@ class Device(zmq.devices.Device):
         return None
 
     def pause(self) -> None:
-        """Relay nothing until `resume`; control goes on. When this returns, it is so."""
+        """Relay nothing until `resume`; control goes on. When this returns, it is so.
+
+        Raises
+        ------
+        RuntimeError
+            If the device was not started, is ending or has ended.
+        """
+        self._check_started()
         self._ask("pause")
 
     def resume(self) -> None:
-        """End a pause."""
+        """End a pause.
+
+        Raises
+        ------
+        RuntimeError
+            As for `pause`.
+        """
+        self._check_started()
         self._ask("resume")
 
     def statistics(self) -> Statistics:
@@ -738,15 +772,29 @@ class Device(zmq.devices.Device):
         Raises
         ------
         RuntimeError
-            If it was never started.
+            If it was never started, or its process was killed.
         """
         self._check_started()
-        if self._running:
-            counts: Statistics = self._ask("statistics")
-            return counts
-        if self._last is None:
-            raise RuntimeError(f"{self.name} has relayed nothing: it did not come to run")
-        return self._last
+        while True:
+            with self._lock:
+                run, running, last = self._run, self._running, self._last
+            if not running:
+                break
+            try:
+                counts: Statistics = self._ask("statistics")
+            except OverError:
+                if run.thread == threading.get_ident():
+                    raise
+                run.ended.wait()  # with it, the final counts come
+            else:
+                return counts
+        if last is None and run.lost_counts:
+            raise RuntimeError(f"{self.name} has ended, and its counts died with its process")
+        if last is None:
+            raise RuntimeError(
+                f"{self.name} has no counts: it did not come to relay, or not by a relay of zdev's"
+            )
+        return last
 
     def stop(self, drain: float | None = None, timeout: float | None = None) -> None:
         """End the device, whatever it is doing, and wait for its end.

@@ -27,7 +27,7 @@ import zmq.devices
 
 from zdev._relay import LOOK
 
-from .base import Device, Run
+from .base import Device, OverError, Run
 from .latch import Latch
 from .launchers import PATIENCE, BackgroundDevice
 
@@ -217,6 +217,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             _bury(launcher)
             if not told:
                 died = f"the process of {self.name} died with exit code {launcher.exitcode}"
+                run.lost_counts = run.ready.is_set()
                 if launcher.exitcode == 1 and not began:
                     died += _UNGUARDED
                 self.exception = RuntimeError(died)
@@ -245,7 +246,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         if link is not None:
             reply.wait()
         if reply.outcome is None:
-            raise RuntimeError(f"{self.name} has ended; start it again first")
+            raise OverError(f"{self.name} has ended; start it again first")
         done, value = reply.outcome
         if not done:
             raise value
