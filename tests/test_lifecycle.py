@@ -606,6 +606,20 @@ def test_drain_of_nothing_is_short(engine: str, net: Network, devices: Devices) 
     stream.has_ended()
 
 
+@pytest.mark.parametrize("drain", [float("inf"), 1e30, 1e7])
+def test_a_drain_without_end(engine: str, net: Network, devices: Devices, drain: float) -> None:
+    stream = Stream(net, devices)
+    stream.device.setsockopt_out(zmq.LINGER, 0)
+    stream.device.start()
+    source, sink = stream.source(), stream.sink()
+    source.send(b"x")
+    stream.device.stop(drain=drain, timeout=DEADLINE)
+    assert sink.recv() == b"x"
+    assert stream.device.exception is None
+    assert stream.device.statistics().frontend_to_backend.messages_sent == 1
+    stream.has_ended()
+
+
 def test_what_is_sent_arrives_after_stop(engine: str, net: Network, devices: Devices) -> None:
     """A socket's default is to linger."""
     stream = Stream(net, devices)

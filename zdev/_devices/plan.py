@@ -17,12 +17,15 @@ __all__ = [
     "bind",
     "hold_random_port",
     "last_endpoint",
+    "milliseconds",
     "set_linger",
     "set_option",
 ]
 
 # Socket.bind_to_random_port's own, in pyzmq.
 MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
+
+MAX_INT = 2**31 - 1
 
 
 class BindError(zmq.ZMQError, zmq.ZMQBindError):
@@ -138,6 +141,11 @@ def _setting(opt: Any, value: Any) -> str:
     return f"(option {opt}, value {shown})"
 
 
+def milliseconds(seconds: float) -> int:
+    """Return seconds as ZMQ_LINGER takes them; what is too much for it is as long as can be."""
+    return int(min(seconds * 1000, MAX_INT))
+
+
 def set_linger(target: zmq.Socket[Any], least: float, most: float | None) -> None:
     """Give unsent messages at least so many seconds; where they have for ever, no more than most.
 
@@ -146,9 +154,9 @@ def set_linger(target: zmq.Socket[Any], least: float, most: float | None) -> Non
     linger = cast("int", target.getsockopt(zmq.LINGER))
     if linger < 0:
         if most is not None:
-            target.setsockopt(zmq.LINGER, int(max(least, most) * 1000))
-    elif linger < least * 1000:
-        target.setsockopt(zmq.LINGER, int(least * 1000))
+            target.setsockopt(zmq.LINGER, milliseconds(max(least, most)))
+    elif linger < milliseconds(least):
+        target.setsockopt(zmq.LINGER, milliseconds(least))
 
 
 def last_endpoint(target: zmq.Socket[Any]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import zmq
 
+from .plan import milliseconds
+
 __all__ = ["await_unbound", "end_context"]
 
 
@@ -31,7 +33,7 @@ def end_context(context: zmq.Context[Any] | None, linger: float, with_others: bo
     sockets = list(getattr(context, "_sockets", ()))
     if not with_others and any(not other.closed for other in sockets):
         return
-    context.destroy(linger=int(linger * 1000))
+    context.destroy(linger=milliseconds(linger))
 
 
 def await_unbound(addresses: Iterable[str], patience: float) -> None:
