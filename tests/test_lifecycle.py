@@ -1130,6 +1130,37 @@ def test_log_of_errors(
     assert errors == ["mill failed: Trouble: inside"]
 
 
+def fails_at_once(base: Any) -> Any:
+    class Device(base):  # type: ignore[misc]
+        def run_device(self) -> None:
+            raise Trouble("at once")
+
+    return Device
+
+
+def fails_with_sockets(base: Any) -> Any:
+    class Device(base):  # type: ignore[misc]
+        def run_device(self) -> None:
+            self._setup_sockets()
+            raise Trouble("at once")
+
+    return Device
+
+
+@pytest.mark.parametrize("derive", [fails_at_once, fails_with_sockets])
+def test_start_raises_what_a_subclass_raises_at_once(
+    devices: Devices, derive: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = devices.of(derive, "Proxy", zmq.PULL, zmq.PUSH)
+    for _ in range(10):
+        with pytest.raises(Trouble, match="at once"):
+            device.start()
+        assert device.done
+        with pytest.raises(Trouble, match="at once"):
+            device.join()
+    assert not caplog.records
+
+
 def test_names(devices: Devices) -> None:
     """They count, whatever the class; and a copy keeps its name, as a spawned process does."""
     first, second, third = (

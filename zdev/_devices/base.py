@@ -151,8 +151,11 @@ class Run:
         self._joining = threading.RLock()
         self._is_joined = False  # just now, by the holder of the lock
         self.ready = Latch()  # or ended without
+        self.settled = Latch()  # a relay has its sockets; or ended without
         self.ended = Latch()
+        self.is_awaited = False  # by a start that will raise what goes wrong
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_settled: Callable[[], None] = lambda: None
         self.has_process = False  # all to itself
         self.terminated = False  # the context is, by others
         self.log: Callable[..., None] = logger.log
@@ -371,6 +374,9 @@ class Device(zmq.devices.Device):
             for drain in self._run.stops:
                 relay.stop(drain)
         self._run.has_relay.set()
+        if not self._run.settled.is_set():
+            self._run.settled.set()
+            self._run.on_settled()
 
     def _sets_up(self) -> bool:
         """Tell whether running leads to `_setup_sockets`, as it does unless a subclass replaces it.
@@ -509,8 +515,9 @@ class Device(zmq.devices.Device):
 
     def _fail(self, error: BaseException) -> None:
         """Keep what ended the device. What start() raises need not be shown besides."""
-        self.exception = error
-        seen = self._misses_start() or not self._in_background
+        with self._lock:
+            self.exception = error
+            seen = self._run.is_awaited or self._misses_start() or not self._in_background
         level = logging.INFO if seen else logging.ERROR
         self._run.log(level, "%s failed: %s: %s", self.name, type(error).__name__, error)
 
@@ -605,6 +612,7 @@ class Device(zmq.devices.Device):
             self._running = False
         run.ended.set()
         run.ready.set()
+        run.settled.set()
 
     def _no_more_running(self) -> None:
         """Forget what was noted for the time of the run."""

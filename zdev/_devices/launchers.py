@@ -20,6 +20,9 @@ from .latch import Latch
 
 __all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice"]
 
+GRACE = 0.2
+"""Seconds in which what a subclass runs instead of a relay of zdev's may still fail its start."""
+
 _running: set[BackgroundDevice] = set()
 """A running device is kept alive, as its thread would, and stopped when the interpreter exits."""
 
@@ -153,14 +156,20 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
 
     def _await_ready(self) -> None:
         """Return when the device relays, or raise what prevented it."""
+        run = self._run
         try:
-            self._run.ready.wait()
+            run.ready.wait()
+            run.settled.wait(GRACE)
         except BaseException:  # Ctrl-C
+            run.is_awaited = False
             self._interrupt()
             raise
-        if self.exception is not None:
+        with self._lock:  # from here on, an error is not raised but shown
+            run.is_awaited = False
+            error = self.exception
+        if error is not None:
             self._await_end(None)
-            raise self.exception
+            raise error
 
 
 class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
@@ -186,6 +195,7 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
         """
         self._begin()
         run = self._run
+        run.is_awaited = True
         try:
             self._make_launcher(functools.partial(self._run_in_thread, run))
             run.worker = self.launcher

@@ -2,7 +2,8 @@
 
 Parent and child talk over a socketpair. The child says "begun", then "ready" when it relays and
 "end" when it has ended, and in between replies to what the parent asks, which is what
-`Device._perform` takes; "log" has something for the parent's log.
+`Device._perform` takes. "settled" says that a relay has come to a subclass's sockets, and "log" has
+something for the parent's log.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         """
         self._begin()
         run = self._run
+        run.is_awaited = True
         link: Link | None = None
 
         def undo() -> None:
@@ -189,6 +191,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         if not run.claim.acquire(blocking=False):
             return
         began = told = False
+        error: BaseException | None = None
         try:
             while not told:
                 ready = wait([link.connection, launcher.sentinel])
@@ -198,10 +201,14 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
                 began = True
                 if tag == "end":
                     told = True
-                    self.exception, self._last = _from_child(rest[0]), rest[1]
+                    error, self._last = _from_child(rest[0]), rest[1]
                 elif tag == "ready":
                     run.bound = rest[0]
+                    if rest[1]:
+                        run.settled.set()
                     self._say_ready()
+                elif tag == "settled":
+                    run.settled.set()
                 elif tag == "log":
                     run.log(*rest)
                 elif tag == "reply":
@@ -220,9 +227,9 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
                 run.lost_counts = run.ready.is_set()
                 if launcher.exitcode == 1 and not began:
                     died += _UNGUARDED
-                self.exception = RuntimeError(died)
-            if self.exception is not None:
-                self._fail(self.exception)
+                error = RuntimeError(died)
+            if error is not None:
+                self._fail(error)
             with self._lock:
                 self._link = None
             link.close()
@@ -372,9 +379,10 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
 
     def on_ready() -> None:
         ending.heed_signals()
-        _tell(link, "ready", run.bound)
+        _tell(link, "ready", run.bound, run.settled.is_set())
 
     run.on_ready = on_ready
+    run.on_settled = lambda: _tell(link, "settled")
     threading.Thread(
         target=_obey, args=(device, ending, link, parent), name="zdev-parent", daemon=True
     ).start()
