@@ -428,6 +428,45 @@ def test_context_factory(engine: str, net: Network, where: str) -> None:
     assert device.done
 
 
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (lambda: None, "must return a zmq.Context, not NoneType"),
+        (lambda: zmq.Context, "must return a zmq.Context, not type"),
+        (None, "must be callable, such as zmq.Context or .*, not NoneType"),
+    ],
+)
+def test_what_makes_no_context(devices: Devices, factory: Any, words: str) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    device.context_factory = factory
+    with pytest.raises(TypeError, match=f"context_factory {words}"):
+        device.start()
+
+
+def test_a_context_is_no_context_factory(net: Network, devices: Devices) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+    device.context_factory = net.context
+    with pytest.raises(TypeError, match=r"context_factory must be callable.* lambda: context, not"):
+        device.start()
+
+
+def test_a_context_of_the_parent(engine: str, net: Network) -> None:
+    """A fork has it, but it works no more there; one that is made there does."""
+    processes = Devices("Process")
+    device = processes("Proxy", zmq.PULL, zmq.PUSH)
+    device.context_factory = lambda: net.context
+    with contextlib.closing(processes):
+        with pytest.raises(RuntimeError, match=r"another process; .* survive fork, make one anew"):
+            device.start()
+        device.context_factory = lambda: zmq.Context()
+        device.bind_in("tcp://127.0.0.1:*")
+        device.start()
+        source = net.socket(zmq.PUSH)
+        source.connect(device.endpoints["in"][0])
+        source.send(b"x")
+        wait_until(lambda: device.statistics().frontend_to_backend.messages_received)
+
+
 class Contexts(zdev.ProcessDevice):
     """Counts its contexts in its own process."""
 

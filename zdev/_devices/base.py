@@ -11,6 +11,7 @@ import math
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
 
@@ -157,6 +158,7 @@ class Run:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_settled: Callable[[], None] = lambda: None
         self.has_process = False  # all to itself
+        self.of_parent: weakref.WeakSet[zmq.Context[Any]] = weakref.WeakSet()
         self.terminated = False  # the context is, by others
         self.log: Callable[..., None] = logger.log
 
@@ -354,8 +356,27 @@ class Device(zmq.devices.Device):
         return made
 
     def _setup_sockets(self) -> Any:
-        self._context = self.context_factory()
+        self._context = self._make_context()
         return tuple(self._open("in", "out"))
+
+    def _make_context(self) -> zmq.Context[Any]:
+        factory: Any = self.context_factory
+        if not callable(factory):
+            raise TypeError(
+                "context_factory must be callable, such as zmq.Context or lambda: context, "
+                f"not {type(factory).__name__}"
+            )
+        context = factory()
+        if not isinstance(context, zmq.Context):
+            raise TypeError(
+                f"context_factory must return a zmq.Context, not {type(context).__name__}"
+            )
+        if context in self._run.of_parent:
+            raise RuntimeError(
+                "context_factory returned a context that was made in another process; "
+                "a ZeroMQ context does not survive fork, make one anew"
+            )
+        return context
 
     def _note_sockets(self, sockets: Any) -> None:
         """Know the sockets by their roles, whoever made them, and the relay that comes to them."""

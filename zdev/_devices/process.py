@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -361,13 +362,18 @@ class Ending:
 def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     """Run a device in its own process."""
     _tell(link, "begun")
-    if _ends.pop(link, None) is not None:
+    is_fork = _ends.pop(link, None) is not None
+    if is_fork:
         _forget_listeners({link.fileno(), *(held.fileno() for held in device._held.values())})
     device._never_started()
     device.launcher = multiprocessing.current_process()
     device._begin()
     run = device._run
     run.has_process = True
+    if is_fork and not isinstance(device.context_factory, type):
+        # pyzmq does not tell which process has made a context.
+        contexts = (thing for thing in gc.get_objects() if issubclass(type(thing), zmq.Context))
+        run.of_parent.update(contexts)
 
     def log(level: int, *message: Any) -> None:
         """Leave it to the parent, whose log is set up, and who knows all but this."""
