@@ -222,6 +222,7 @@ def test_processes_have_zdev_too(tmp_path: Path, method: str) -> None:
     [
         ([], "one of the arguments -m SCRIPT is required"),
         (["-m"], "argument -m: expected one argument"),
+        (["--"], "one of the arguments -m SCRIPT is required"),
         (["--nonesuch"], "one of the arguments -m SCRIPT is required"),
         (["--help=x"], "argument -h/--help: ignored explicit argument"),
     ],
@@ -239,6 +240,7 @@ def test_bad_arguments(
     ("program", "reason"),
     [
         (["nonesuch.py"], "cannot open 'nonesuch.py': No such file or directory"),
+        (["--", "nonesuch.py"], "cannot open 'nonesuch.py': No such file or directory"),
         (["empty"], "there is no __main__ module in 'empty'"),
         (["-m", "nonesuch"], "there is no module 'nonesuch'"),
         (["-m", "empty"], "there is no module 'empty.__main__'"),

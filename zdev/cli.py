@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         With 2 for arguments that argparse refuses, with 0 after ``--help`` and ``--version``.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    if given[:2] == ["exec", "--"] and not "".join(given[2:3]).startswith("-"):
+        del given[1]
     ours = len(given)
     if given[:1] == ["exec"]:  # all behind the program's name is the program's
         ours = 3 if given[1:2] == ["-m"] else 2
