@@ -8,6 +8,7 @@ import inspect
 import itertools
 import multiprocessing
 import os
+import pickle
 import socket as tcp
 import struct
 import threading
@@ -426,6 +427,24 @@ def test_context_factory(engine: str, net: Network, where: str) -> None:
         assert sink.recv() == b"x"
     assert not net.context.closed
     assert device.done
+
+
+@pytest.mark.parametrize("role", ["in", "out", "mon"])
+def test_a_socket_type_that_is_none(devices: Devices, role: str) -> None:
+    kinds = {"in_type": zmq.PULL, "out_type": zmq.PUSH, "mon_type": zmq.PUB, f"{role}_type": 999}
+    device = devices("Proxy", **kinds)
+    with pytest.raises(zmq.ZMQError, match=f"{role}_type 999 is no socket type") as caught:
+        device.start()
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("prefix", [bytearray(b"side"), memoryview(b"side"), b"side", "side", None])
+def test_prefixes_go_into_another_process(prefix: Any) -> None:
+    device = zdev.ProcessMonitoredQueue(zmq.PULL, zmq.PUSH, zmq.PUB, prefix, prefix)
+    kept = prefix if isinstance(prefix, (str, type(None))) else b"side"
+    assert (device._in_prefix, device._out_prefix) == (kept, kept)
+    other = pickle.loads(pickle.dumps(device))
+    assert other._relay_options() == {"in_prefix": kept, "out_prefix": kept}
 
 
 @pytest.mark.parametrize(

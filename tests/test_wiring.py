@@ -141,6 +141,8 @@ def test_no_free_port() -> None:
         ("tcp://no such interface", errno.ENODEV),
         ("nonsense", errno.EINVAL),
         ("tipz://127.0.0.1", errno.EPROTONOSUPPORT),
+        ("ipc://x", errno.EPROTONOSUPPORT),
+        ("inproc://x", errno.EPROTONOSUPPORT),
     ],
 )
 def test_no_such_interface(address: str, error: int) -> None:
@@ -149,6 +151,50 @@ def test_no_such_interface(address: str, error: int) -> None:
         device.bind_in_to_random_port(address)
     assert caught.value.errno == error
     assert device._in_binds == []
+
+
+def test_what_has_no_ports_is_told_so(devices: Devices) -> None:
+    device = steerable(devices)
+    with pytest.raises(zmq.ZMQError, match=r"only tcp has ports.* not 'ipc://x'"):
+        device.bind_in_to_random_port("ipc://x")
+    with pytest.raises(TypeError, match=r"bind_mon_to_random_port\(\) takes min_port.* not 'port'"):
+        device.bind_mon_to_random_port(LOCAL, port=5)
+    with pytest.raises(TypeError, match="bind_out_to_random_port: the address must be a str"):
+        device.bind_out_to_random_port(None)
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("ports", [(5000, 5000), (5000, 4000), (-1, 5000), (65535, 65537)])
+def test_ranges_that_have_no_ports(devices: Devices, ports: tuple[int, int], live: bool) -> None:
+    device = steerable(devices)
+    if live:
+        device.start()
+    with pytest.raises(ValueError, match=f"min_port={ports[0]} up to max_port={ports[1]}"):
+        device.bind_in_to_random_port(LOCAL, *ports)
+    assert device._in_binds == []
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("verb", ["bind", "connect", "unbind", "disconnect"])
+def test_what_is_no_address(devices: Devices, verb: str, role: str, live: bool) -> None:
+    device = steerable(devices)
+    method = getattr(device, f"{verb}_{role}")
+    if live:
+        device.start()
+    for addr, kind in ((None, "NoneType"), (5, "int")):
+        with pytest.raises(TypeError, match=f"{verb}_{role}: the address must be a str.* {kind}"):
+            method(addr)
+    assert not getattr(device, f"_{role}_binds") + getattr(device, f"_{role}_connects")
+
+
+def test_endpoints_after_a_start_that_failed(devices: Devices) -> None:
+    device = steerable(devices)
+    device.bind_in(f"{LOCAL}:*")
+    device.bind_out("tipz://127.0.0.1")
+    with pytest.raises(zmq.ZMQError):
+        device.start()
+    assert device.endpoints == {}
 
 
 def have_ipv6() -> bool:

@@ -23,7 +23,16 @@ from zdev._contract import Statistics
 from zdev._relay import CANNOT_SEND, Relay
 
 from .latch import Latch
-from .plan import SocketPlan, attach, bind, hold_random_port, last_endpoint, set_linger, set_option
+from .plan import (
+    SocketPlan,
+    attach,
+    bind,
+    check_address,
+    hold_random_port,
+    last_endpoint,
+    set_linger,
+    set_option,
+)
 from .release import await_unbound, end_context
 
 if TYPE_CHECKING:
@@ -46,9 +55,12 @@ def on(
     role: str, verb: Callable[Concatenate[SocketPlan, P], None]
 ) -> Callable[Concatenate[Device, P], None]:
     """Make the method of a device that does this to its socket of that role."""
+    takes_address = "addr" in inspect.signature(verb).parameters
 
     @functools.wraps(verb)
     def method(self: Device, *args: P.args, **kwargs: P.kwargs) -> None:
+        if takes_address and (args or "addr" in kwargs):
+            check_address(args[0] if args else kwargs["addr"], method.__name__)
         plan: Callable[[], None] = functools.partial(verb, self._plans[role], *args, **kwargs)
         if verb.__name__ == "unbind":
             plan = functools.partial(self._plan_unbind, role, self._asked_as(role, *args, **kwargs))
@@ -74,6 +86,13 @@ def random_port_on(role: str) -> Callable[..., int]:
 
     def method(self: Device, addr: str, *args: int, **kwargs: int) -> int:
         port: int
+        check_address(addr, method.__name__, (str,))
+        unknown = kwargs.keys() - RANDOM_PORT_OPTIONS
+        if unknown:
+            raise TypeError(
+                f"{method.__name__}() takes {', '.join(RANDOM_PORT_OPTIONS)}, "
+                f"not {', '.join(map(repr, sorted(unknown)))}"
+            )
         if not self._running or (self._sets_up_now() and role not in self._run.sockets):
             port = self._reserve_random_port(addr, *args, **kwargs)
             getattr(self, f"bind_{role}")(f"{addr}:{port}")  # which a subclass may replace
@@ -110,9 +129,14 @@ def random_port_on(role: str) -> Callable[..., int]:
         zmq.ZMQBindError
             If none was free.
         zmq.ZMQError
-            If there is no such interface.
+            If there is no such interface, or it has no ports.
+        ValueError
+            If there are no ports in that range.
         """
     return method
+
+
+RANDOM_PORT_OPTIONS = ("min_port", "max_port", "max_tries")
 
 
 def planned(role: str, field: str) -> Any:
@@ -337,7 +361,13 @@ class Device(zmq.devices.Device):
             if role == "out" and kind < 0:
                 target = made[0]
             else:
-                target = self._context.socket(kind)
+                try:
+                    target = self._context.socket(kind)
+                except zmq.ZMQError as error:
+                    if error.errno != zmq.EINVAL:
+                        raise
+                    wrong = f"{role}_type {kind!r} is no socket type that libzmq knows"
+                    raise zmq.ZMQError(error.errno, wrong) from error
                 self._sockets.append(target)
             self._run.sockets[role] = target
             made.append(target)

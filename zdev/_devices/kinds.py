@@ -120,8 +120,18 @@ class MonitoredQueueKind(ProxyKind):
         name: str | None = None,
     ) -> None:
         ProxyKind.__init__(self, in_type, out_type, mon_type, name=name)
-        self._in_prefix = in_prefix
-        self._out_prefix = out_prefix
+        self._in_prefix = _lasting(in_prefix)
+        self._out_prefix = _lasting(out_prefix)
 
     def _relay_options(self) -> dict[str, Any]:
         return {"in_prefix": self._in_prefix, "out_prefix": self._out_prefix}
+
+
+def _lasting(prefix: Prefix) -> Any:
+    """Return a prefix as it is now; not every buffer can go into another process."""
+    if prefix is None or isinstance(prefix, (bytes, str)):
+        return prefix
+    try:
+        return memoryview(prefix).tobytes()
+    except TypeError:
+        return prefix  # the relay says what is wrong with it

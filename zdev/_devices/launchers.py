@@ -169,6 +169,7 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
             error = self.exception
         if error is not None:
             self._await_end(None)
+            run.bound = {}  # of which nothing came
             raise error
 
 

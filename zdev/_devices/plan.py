@@ -15,6 +15,7 @@ __all__ = [
     "SocketPlan",
     "attach",
     "bind",
+    "check_address",
     "hold_random_port",
     "last_endpoint",
     "milliseconds",
@@ -26,6 +27,15 @@ __all__ = [
 MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
 
 MAX_INT = 2**31 - 1
+
+
+def check_address(addr: Any, name: str, kinds: tuple[type, ...] = (str, bytes)) -> None:
+    """Raise if that is no address; pyzmq takes bytes too."""
+    if not isinstance(addr, kinds):
+        raise TypeError(
+            f"{name}: the address must be a str such as 'tcp://127.0.0.1:5555', "
+            f"not {type(addr).__name__}"
+        )
 
 
 class BindError(zmq.ZMQError, zmq.ZMQBindError):
@@ -218,8 +228,20 @@ def hold_random_port(
     zmq.ZMQBindError
         If none was free.
     zmq.ZMQError
-        If there is no such interface.
+        If there is no such interface, or it has no ports.
+    ValueError
+        If there are no ports in that range.
     """
+    if "://" in addr and not addr.startswith("tcp://"):
+        raise zmq.ZMQError(
+            errno.EPROTONOSUPPORT,
+            f"only tcp has ports: addr must be such as 'tcp://127.0.0.1', not {addr!r}",
+        )
+    if not 0 <= min_port < max_port <= MAX_PORT:
+        raise ValueError(
+            f"cannot bind to a random port from min_port={min_port} up to max_port={max_port}, "
+            f"excluded: the range must have one and lie between 0 and {MAX_PORT}"
+        )
     # libzmq knows what an interface is: a name, a number, or *.
     with zmq.Context() as context, context.socket(zmq.PUSH) as probe:
         probe.linger = 0
