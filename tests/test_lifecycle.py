@@ -1161,6 +1161,19 @@ def test_start_raises_what_a_subclass_raises_at_once(
     assert not caplog.records
 
 
+def test_repr(devices: Devices) -> None:
+    kind = f"{devices.launcher}Proxy"
+    device = devices("Proxy", zmq.PULL, zmq.PUSH, name="depot")
+    assert repr(device) == f"<{kind} depot PULL to PUSH, idle>"
+    with device:
+        assert repr(device) == f"<{kind} depot PULL to PUSH, running>"
+    assert repr(device) == f"<{kind} depot PULL to PUSH, ended>"
+    assert repr(devices("Proxy", zmq.ROUTER, -1, name="x")) == f"<{kind} x ROUTER to itself, idle>"
+    assert repr(devices("Proxy", 999, "y", name="x")) == f"<{kind} x 999 to y, idle>"
+    blank = type(device).__new__(type(device))
+    assert repr(blank) == f"<{kind} None None to None, idle>"
+
+
 def test_names(devices: Devices) -> None:
     """They count, whatever the class; and a copy keeps its name, as a spawned process does."""
     first, second, third = (

@@ -136,6 +136,13 @@ def random_port_on(role: str) -> Callable[..., int]:
     return method
 
 
+def _type_name(kind: Any) -> str:
+    """Name a socket type, or what should be one."""
+    with contextlib.suppress(TypeError, ValueError):
+        return "itself" if kind < 0 else zmq.SocketType(kind).name
+    return str(kind)
+
+
 RANDOM_PORT_OPTIONS = ("min_port", "max_port", "max_tries")
 
 
@@ -297,6 +304,13 @@ class Device(zmq.devices.Device):
         Device.__init__(self, in_type=state["in_type"], out_type=state["out_type"])
         for key, value in state.items():
             setattr(self, key, value)
+
+    def __repr__(self) -> str:
+        """Tell name, types and state, also where a subclass has not yet come to set them."""
+        its = vars(self).get
+        one, other = (_type_name(its(name)) for name in ("in_type", "out_type"))
+        state = "running" if its("_running") else "ended" if its("_started") else "idle"
+        return f"<{type(self).__name__} {its('name')} {one} to {other}, {state}>"
 
     def __del__(self) -> None:
         for held in self.__dict__.get("_held", {}).values():
