@@ -386,6 +386,111 @@ def test_start_again_in_this_process(engine: str, net: Network, threads: Devices
             assert device.endpoints == {"in": ["inproc://in"], "out": ["inproc://out"]}
 
 
+def test_start_again_as_soon_as_it_is_done(threads: Devices) -> None:
+    """What is left of the last run, in its thread, does nothing to this one."""
+    device = threads("Proxy", zmq.PULL, zmq.PUSH)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        for _ in range(1000):
+            device.start()
+            assert device.statistics()
+            assert device.exception is None
+            device._ask("stop", None)  # as another thread's stop() would
+            while not device.done:
+                pass
+    finally:
+        sys.setswitchinterval(switch)
+    device.stop()
+    assert "_setup_sockets" not in vars(device)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_last_run_does_nothing_to_the_next(threads: Devices, fails: bool) -> None:
+    """Even if it goes on for long after its end, and then fails."""
+    lingers, gate = threading.Event(), threading.Event()
+
+    def lingering(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def run_device(self) -> None:
+                zdev.proxy(*self._setup_sockets())  # which have to be noted, to be asked
+
+            def run(self) -> None:
+                super().run()
+                if not lingers.is_set():
+                    lingers.set()
+                    assert gate.wait(DEADLINE)
+                    if fails:
+                        raise trouble()
+
+        return Device
+
+    device = threads.of(lingering, "Proxy", zmq.PULL, zmq.PUSH)
+    device.start()
+    last = device._run.worker
+    stop = Background(device.stop)
+    assert lingers.wait(DEADLINE)
+    device.start()
+    gate.set()
+    last.join(DEADLINE)
+    stop.join()
+    assert device.statistics()
+    assert not device.done
+    assert device.exception is None
+    device.stop()
+    assert "_setup_sockets" not in vars(device)
+
+
+def test_join_raises_what_ended_the_run_it_waits_for(threads: Devices) -> None:
+    """Though the device runs again, which here it starts by itself."""
+    fail = threading.Event()
+
+    def restarting(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def run_device(self) -> None:
+                if fail.is_set():
+                    return super().run_device()
+                self._setup_sockets()
+                assert fail.wait(DEADLINE)
+                raise trouble()
+
+            def run(self) -> None:
+                try:
+                    super().run()
+                except Trouble:
+                    self.start()
+
+        return Device
+
+    device = threads.of(restarting, "Proxy", zmq.PULL, zmq.PUSH)
+    device.start()
+    join = Background(device.join)
+    wait_until(lambda: device._run.ended._waiters)
+    fail.set()
+    with pytest.raises(Trouble):
+        join.join()
+    assert device.statistics()
+    assert device.exception is None
+
+
+def test_many_start_and_stop_at_once(devices: Devices) -> None:
+    device = devices("Proxy", zmq.PULL, zmq.PUSH)
+
+    def use() -> None:
+        for _ in range(50 if devices.in_this_process else 5):
+            with contextlib.suppress(RuntimeError):
+                device.start()
+            device.stop(timeout=DEADLINE)
+
+    users = [Background(use) for _ in range(3)]
+    for user in users:
+        user.join()
+    device.stop()
+    device.join()
+    with device:
+        assert device.statistics()
+
+
 def test_join_before_start(devices: Devices) -> None:
     device = devices("Proxy", zmq.PULL, zmq.PUSH)
     with pytest.raises(RuntimeError, match="not started"):

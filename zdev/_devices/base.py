@@ -186,6 +186,9 @@ class Run:
         self.settled = Latch()  # a relay has its sockets; or ended without
         self.ended = Latch()
         self.is_awaited = False  # by a start that will raise what goes wrong
+        self.exception: BaseException | None = None  # that ended it
+        self.notes_setup = False
+        self.setup_of_instance: Any = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_settled: Callable[[], None] = lambda: None
         self.has_process = False  # all to itself
@@ -283,7 +286,6 @@ class Device(zmq.devices.Device):
         self._running = False
         self._started = False
         self.done = False
-        self.exception: BaseException | None = None
         self._run = Run()
         self._sockets: list[zmq.Socket[Any]] = []
         self._context: Any = None
@@ -315,6 +317,15 @@ class Device(zmq.devices.Device):
     def __del__(self) -> None:
         for held in self.__dict__.get("_held", {}).values():
             held.close()
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What ended the device, if it was an error."""
+        return self._run.exception
+
+    @exception.setter
+    def exception(self, error: BaseException | None) -> None:
+        self._run.exception = error
 
     # Configuration
 
@@ -522,34 +533,45 @@ class Device(zmq.devices.Device):
                 if error.errno not in (zmq.ETERM, zmq.ENOTSOCK):
                     raise
 
-    def _launch(self) -> None:
-        """Run where the device is to run, and say when it does, whatever a subclass makes of it."""
-        self._run.thread = threading.get_ident()
-        setup = self._setup_sockets
+    def _note_setup(self) -> None:
+        """Note the sockets of this run as they are made, however a subclass comes to do that."""
+        run, setup = self._run, self._setup_sockets
 
         def noted() -> Any:
             sockets = setup()
             self._note_sockets(sockets)
-            if not self._run.makes_relay:
+            if not run.makes_relay:
                 # A subclass relays in its own way. What it calls does not say when it has begun.
                 self._say_ready()
             return sockets
 
-        of_instance = self.__dict__.get("_setup_sockets")
+        run.notes_setup, run.setup_of_instance = True, self.__dict__.get("_setup_sockets")
         self.__dict__["_setup_sockets"] = noted
+
+    def _note_no_setup(self) -> None:
+        run = self._run
+        if run.notes_setup:
+            run.notes_setup = False
+            self.__dict__.pop("_setup_sockets", None)
+            if run.setup_of_instance is not None:
+                self.__dict__["_setup_sockets"] = run.setup_of_instance
+
+    def _launch(self) -> None:
+        """Run where the device is to run, and say when it does, whatever a subclass makes of it."""
+        run = self._run
+        run.thread = threading.get_ident()
+        self._note_setup()
+        # Once the run has ended, the next one may have begun: this thread has no part in that.
         try:
             if not self._sets_up():
                 self._say_ready()
             self.run()
         except BaseException as error:
-            if self._running:  # a subclass's own run()
+            if not run.ended.is_set():  # a subclass's own run()
                 self._fail(error)
             raise
         finally:
-            del self.__dict__["_setup_sockets"]
-            if of_instance is not None:
-                self.__dict__["_setup_sockets"] = of_instance
-            if self._running:
+            if not run.ended.is_set():
                 self._end()
 
     def run(self) -> None:
@@ -559,6 +581,7 @@ class Device(zmq.devices.Device):
         """
         if not self._running:
             self._begin()
+            self._note_setup()
         self._run.thread = threading.get_ident()
         try:
             self.run_device()
@@ -588,6 +611,9 @@ class Device(zmq.devices.Device):
 
     def _begin(self) -> None:
         """Start a run, or say that there is one."""
+        last = self._run
+        if last.ended.is_set():
+            last.join_worker(PATIENCE)  # a subclass may still be at its end, in its own run()
         with self._lock:
             if self._running:
                 raise RuntimeError(f"{self.name} is running already; stop it first")
@@ -595,7 +621,6 @@ class Device(zmq.devices.Device):
             self._run = Run()
             self._last = None
             self.done = False
-            self.exception = None
 
     def _end(self) -> None:
         """End a run where it relayed, however it went."""
@@ -668,10 +693,11 @@ class Device(zmq.devices.Device):
         return seen and isinstance(self.context_factory, type)
 
     def _finish(self) -> None:
-        """Tell everybody that the run is over."""
+        """Tell everybody that the run is over. From here on, others may start the next one."""
         run = self._run
         run.log(logging.INFO, "%s has ended", self.name)
         with self._lock:
+            self._note_no_setup()
             self._no_more_running()
             self.done = True
             self._running = False
@@ -715,8 +741,9 @@ class Device(zmq.devices.Device):
             The error that ended the device.
         """
         self._check_started()
-        if self._await_end(timeout) and self.exception is not None:
-            raise self.exception
+        run = self._run
+        if self._await_end(timeout, run) and run.exception is not None:
+            raise run.exception
 
     def _check_started(self) -> None:
         if not self._started:
@@ -738,7 +765,12 @@ class Device(zmq.devices.Device):
         return self._run.thread == threading.get_ident() and self._run.relay is None
 
     def _ask(self, verb: str, *args: Any) -> Any:
-        """Have the running device do something; from any thread."""
+        """Have the running device do something; from any thread.
+
+        To ask for a stop returns the run that is to stop.
+        """
+        if verb == "stop":
+            return self._perform_stop(*args)
         return self._perform(verb, *args)
 
     def _perform(self, verb: str, *args: Any) -> Any:
@@ -770,7 +802,7 @@ class Device(zmq.devices.Device):
             return OverError(f"{self.name} has ended; start it again first")
         return OverError(f"{self.name} is ending; wait for that, and start it again first")
 
-    def _perform_stop(self, drain: float | None) -> None:
+    def _perform_stop(self, drain: float | None) -> Run:
         with self._lock:
             run = self._run
             until = -math.inf if drain is None else time.monotonic() + drain
@@ -780,6 +812,7 @@ class Device(zmq.devices.Device):
                 run.stops.append(drain)
             else:
                 relay.stop(drain)
+        return run
 
     def _apply(self, role: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do to a live socket what its plan will say too; on the device's own thread."""
@@ -896,17 +929,16 @@ class Device(zmq.devices.Device):
             drain = _relay.check_seconds(drain, "drain")
         if not self._started:
             return
-        if self._running:
-            self._ask("stop", drain)
         run = self._run
+        if self._running:
+            run = self._ask("stop", drain)  # another thread may have started it meanwhile
         if run.thread == threading.get_ident() and not run.ended.is_set():
             return  # a signal handler, or a call, of the device itself
-        if not self._await_end(timeout):
+        if not self._await_end(timeout, run):
             raise TimeoutError(f"{self.name} has not ended in {timeout} s")
 
-    def _await_end(self, timeout: float | None) -> bool:
-        """Wait for the end; tell whether it came."""
-        run = self._run
+    def _await_end(self, timeout: float | None, run: Run) -> bool:
+        """Wait for the end of a run; tell whether it came."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if not run.ended.wait(timeout):
             return False

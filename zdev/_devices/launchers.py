@@ -150,13 +150,13 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
 
     def _interrupt(self) -> None:
         """Stop a device whose start Ctrl-C interrupts."""
+        run = self._run
         with contextlib.suppress(TimeoutError):
             self.stop(timeout=PATIENCE)
-            self._await_end(PATIENCE)  # stop() has not, where the worker is not yet known
+            self._await_end(PATIENCE, run)  # stop() has not, where the worker is not yet known
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, run: Run) -> None:
         """Return when the device relays, or raise what prevented it."""
-        run = self._run
         try:
             run.ready.wait()
             run.settled.wait(GRACE)
@@ -166,9 +166,9 @@ class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
             raise
         with self._lock:  # from here on, an error is not raised but shown
             run.is_awaited = False
-            error = self.exception
+            error = run.exception
         if error is not None:
-            self._await_end(None)
+            self._await_end(None, run)
             run.bound = {}  # of which nothing came
             raise error
 
@@ -206,7 +206,7 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
         except BaseException as error:
             self._give_up(error, self._end)
             raise
-        self._await_ready()
+        self._await_ready(run)
 
     def _run_in_thread(self, run: Run) -> None:
         if not run.claim.acquire(blocking=False):
@@ -214,6 +214,6 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
         try:
             self._launch()
         except BaseException as error:  # raised by start or join
-            self.exception = error
+            run.exception = error
             # Nobody keeps sockets and relays by keeping the error.
             traceback.clear_frames(error.__traceback__)

@@ -168,7 +168,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
             self._give_up(error, undo)
             raise
         run.thread = -1  # none of this process
-        self._await_ready()
+        self._await_ready(run)
         self._release_held()  # the child has its own
 
     def _launch_process(self) -> Link:
@@ -245,12 +245,12 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         if verb != "stop":
             run.ready.wait()
         with self._lock:
-            link = self._link
+            run, link = self._run, self._link
             if link is None and verb == "stop":
                 run.stops.append(*args)
         reply = Reply() if link is None else link.ask(verb, args)
         if verb == "stop":
-            return None
+            return run
         if link is not None:
             reply.wait()
         if reply.outcome is None:
@@ -266,7 +266,7 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         except TimeoutError:
             with _launching, contextlib.suppress(AttributeError):  # as above
                 self.launcher.kill()
-            self._await_end(PATIENCE)
+            self._await_end(PATIENCE, self._run)
             raise
 
     stop.__doc__ = (Device.stop.__doc__ or "").replace(
