@@ -6,6 +6,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -476,6 +477,77 @@ def test_a_port_of_the_parent_is_free_when_the_parent_leaves_it(
             first.stop()
         second.start()
         assert f"tcp://127.0.0.1:{held}" in second.endpoints["in"]
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)  # as for libzmq, or asyncio
+        yield listener
+
+
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere libzmq's sockets look like others"
+)
+
+
+@pytest.mark.parametrize(
+    "time", ["before the start", pytest.param("during the start", marks=LINUX)]
+)
+def test_a_listening_socket_of_the_program_may_be_handed_over(
+    engine: str, net: Network, devices: Devices, time: str
+) -> None:
+    """By ZMQ_USE_FD, as socket activation does; though the program polls it too."""
+
+    def binding(base: Any) -> Any:
+        class Device(base):  # type: ignore[misc]
+            def _setup_sockets(self) -> Any:
+                if time == "during the start":
+                    self.setsockopt_in(zmq.USE_FD, listener.fileno())
+                return super()._setup_sockets()
+
+        return Device
+
+    with listening() as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        net.bound(zmq.PULL, "tcp")  # with libzmq's own
+        device = devices.of(binding, "Device", zmq.STREAMER, zmq.PULL, zmq.PUSH)
+        if time == "before the start":
+            device.setsockopt_in(zmq.USE_FD, listener.fileno())
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        device.bind_in(address)
+        device.bind_out(ANY)
+        with device:
+            selector.unregister(listener)
+            listener.close()
+            assert device.endpoints["in"] == [address]
+            relays(net, device)
+
+
+def test_a_port_of_any_socket_of_the_parent_is_free_when_it_is_closed(
+    net: Network, devices: Devices
+) -> None:
+    """Whoever made it."""
+    user = net.bound(zmq.PULL, "tcp")
+    address = user.last_endpoint
+    # Once it takes connections libzmq polls it.
+    source = net.peer(user, zmq.PUSH)
+    source.send(b"x")
+    assert user.recv() == b"x"
+    with streamer(devices):
+        user.close()
+        source.close()
+        other = net.socket(zmq.PULL)
+
+        def bound() -> bool:
+            with contextlib.suppress(zmq.ZMQError):
+                other.bind(address)
+                return True
+            return False
+
+        wait_until(bound)
 
 
 FORKING = """

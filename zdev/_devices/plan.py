@@ -6,6 +6,7 @@ import contextlib
 import errno
 import random
 import socket
+import weakref
 from typing import Any, cast
 
 import zmq
@@ -16,6 +17,7 @@ __all__ = [
     "attach",
     "bind",
     "check_address",
+    "held_ports",
     "hold_random_port",
     "last_endpoint",
     "milliseconds",
@@ -27,6 +29,9 @@ __all__ = [
 MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
 
 MAX_INT = 2**31 - 1
+
+held_ports: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+"""All that are held for libzmq to take over."""
 
 
 def check_address(addr: Any, name: str, kinds: tuple[type, ...] = (str, bytes)) -> None:
@@ -262,6 +267,7 @@ def hold_random_port(
                 raise
         else:
             listener.setblocking(False)
+            held_ports.add(listener)
             return listener
     raise zmq.ZMQBindError(
         f"no free port at {addr} from {min_port} to {max_port - 1} in {max_tries} tries"

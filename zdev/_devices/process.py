@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
@@ -31,7 +32,8 @@ from zdev._relay import LOOK
 
 from .base import Device, OverError, Run
 from .latch import Latch
-from .launchers import PATIENCE, BackgroundDevice
+from .launchers import PATIENCE, BackgroundDevice, _of_parents
+from .plan import held_ports
 
 __all__ = ["ProcessDevice"]
 
@@ -364,7 +366,10 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
     _tell(link, "begun")
     is_fork = _ends.pop(link, None) is not None
     if is_fork:
-        _forget_listeners({link.fileno(), *(held.fileno() for held in device._held.values())})
+        sockopts = itertools.chain(*(plan.sockopts for plan in device._plans.values()))
+        given = [value for option, value in sockopts if option == zmq.USE_FD]
+        held = [held.fileno() for held in device._held.values()]
+        _forget_listeners({link.fileno(), *held, *given})
     device._never_started()
     device.launcher = multiprocessing.current_process()
     device._begin()
@@ -402,25 +407,79 @@ def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
 def _forget_listeners(kept: set[int]) -> None:
     """Let the parent's listening sockets go, lest their ports stay taken when it closes them.
 
+    These are libzmq's, and the ports that devices hold. On what else the parent listens, the child
+    has too, as after any fork. Where libzmq's cannot be told apart, as they can on Linux, all go
+    but those given to the device by ZMQ_USE_FD.
+
     A null device takes their places: descriptors do not change their meaning under their owners.
     """
     with contextlib.suppress(OSError):
         default, null = socket.getdefaulttimeout(), os.open(os.devnull, os.O_RDWR)
         try:
-            for fd in {int(name) for name in os.listdir("/dev/fd")} - kept:
+            inherited = {int(name) for name in os.listdir("/dev/fd")}
+            polled, bound = _polled_by_libzmq(inherited), _bound_by_parent()
+            held = {held.fileno() for held in held_ports}
+            for fd in inherited - kept:
                 with contextlib.suppress(OSError):
-                    # To look at a socket must not change it, since the parent has it too. A new
-                    # object makes it block or not as the default is; on PyPy always, on CPython if
-                    # there is a timeout.
-                    socket.setdefaulttimeout(None if os.get_blocking(fd) else 0.0)
-                    inherited = socket.socket(fileno=fd)
-                    listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                    inherited.detach()
-                    if listens:
+                    name = _listens_at(fd)
+                    if name is None:
+                        continue
+                    if polled is None or fd in polled or fd in held or name in bound:
                         os.dup2(null, fd)
         finally:
             socket.setdefaulttimeout(default)
             os.close(null)
+
+
+def _listens_at(fd: int) -> int | str | None:
+    """Return the port or the path at which a socket listens, if it is one and does."""
+    # To look at a socket must not change it, since the parent has it too. A new object makes it
+    # block or not as the default is; on PyPy always, on CPython if there is a timeout.
+    socket.setdefaulttimeout(None if os.get_blocking(fd) else 0.0)
+    looked_at = socket.socket(fileno=fd)
+    try:
+        if not looked_at.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return None
+        name = looked_at.getsockname()
+    finally:
+        looked_at.detach()
+    return int(name[1]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@", 1)
+
+
+def _bound_by_parent() -> set[int | str]:
+    """Return the ports and paths of the devices that ran; libzmq may not have polled them yet."""
+    names: set[int | str] = set()
+    for run, *_ in _of_parents:
+        for address in itertools.chain(*run.endpoints().values()):
+            if address.startswith("tcp:"):
+                names.add(int(address.rpartition(":")[2]))
+            elif address.startswith("ipc://"):
+                names.add(address[len("ipc://") :])
+    return names
+
+
+_POLLED = re.compile(r"^tfd: *(\d+) .*? data: *([0-9a-f]+)(?:.* ino:([0-9a-f]+))?", re.MULTILINE)
+
+
+def _polled_by_libzmq(inherited: set[int]) -> set[int] | None:
+    """Return the descriptors that the parent's libzmq polls; None where that is not to be learnt.
+
+    With a descriptor libzmq registers a pointer at epoll_ctl(2), others the descriptor itself.
+    """
+    if not os.path.isdir("/proc/self/fdinfo"):
+        return None
+    polls, polled = [], set()
+    for fd in inherited:
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]":
+                with open(f"/proc/self/fdinfo/{fd}") as info:
+                    polls.append(_POLLED.findall(info.read()))
+    for target, data, inode in itertools.chain(*polls):
+        with contextlib.suppress(OSError):
+            same = not inode or os.fstat(int(target)).st_ino == int(inode, 16)
+            if same and int(data, 16) & 0xFFFFFFFF != int(target):
+                polled.add(int(target))
+    return polled if any(polls) or not polls else None
 
 
 def _tell(link: Connection, *message: Any) -> None:
