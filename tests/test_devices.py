@@ -13,6 +13,7 @@ import socket as tcp
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -678,6 +679,45 @@ def test_a_subclass_that_configures_its_sockets(
         ins, out = (f"tcp://127.0.0.1:{port}" for port in device.ports)
         assert (device.endpoints["in"], device.endpoints["out"][0]) == ([ins], out)
         assert device._out_binds == [out, "tcp://127.0.0.1:*"]
+
+
+class Rewiring:
+    """Wires its sockets where they are made; some of it before they are, and some after."""
+
+    addresses: list[str]
+
+    def _setup_sockets(self: Any) -> Any:
+        self.bind_in(self.addresses[0])
+        self.unbind_in(self.addresses[1])
+        self.setsockopt_in(zmq.RCVHWM, 5)
+        self.connect_out(self.addresses[2])
+        sockets = super()._setup_sockets()  # type: ignore[misc]
+        self.bind_in(self.addresses[3])
+        self.unbind_in(self.addresses[4])
+        self.setsockopt_in(zmq.RCVHWM, 6)
+        self.bind_out_to_random_port("tcp://127.0.0.1")
+        return sockets
+
+
+def test_a_subclass_that_wires_its_sockets_does_so_in_each_run(
+    engine: str, devices: Devices, tmp_path: Path
+) -> None:
+    device = devices.of(lambda base: of((Rewiring,), base), "Proxy", zmq.PULL, zmq.PUSH)
+    addresses = device.addresses = [f"ipc://{tmp_path}/{number}" for number in range(7)]
+    device.bind_in(addresses[1])
+    device.bind_in(addresses[4])
+    device.bind_in(addresses[5])
+    for _ in range(3):
+        device.start()
+        bound = device.endpoints
+        assert bound["in"] == [addresses[5], addresses[0], addresses[3]]
+        assert len(bound["out"]) == 1
+        device.bind_out(addresses[6])  # which is not of the set-up
+        device.stop(timeout=DEADLINE)
+        assert device._in_binds == [addresses[1], addresses[4], addresses[5]]
+        assert device._in_sockopts == device._out_connects == []
+        assert device._out_binds == [addresses[6]]
+        device.unbind_out(addresses[6])
 
 
 class Asking:

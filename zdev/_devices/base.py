@@ -72,7 +72,7 @@ def on(
         elif role in self._run.sockets:
             self._apply(role, verb.__name__, args, kwargs)
         # The live socket has the last word; the plan, for the next start, follows.
-        with contextlib.suppress(zmq.ZMQError):
+        with contextlib.suppress(zmq.ZMQError), self._planning(role):
             plan()
 
     method.__name__ = f"{verb.__name__}_{role}"
@@ -101,7 +101,8 @@ def random_port_on(role: str) -> Callable[..., int]:
             port = self._apply(role, "bind_to_random_port", (addr, *args), kwargs)
         else:
             port = self._ask("configure", role, "bind_to_random_port", (addr, *args), kwargs)
-        self._plans[role].bind(f"{addr}:{port}")
+        with self._planning(role):
+            self._plans[role].bind(f"{addr}:{port}")
         return port
 
     method.__name__ = f"bind_{role}_to_random_port"
@@ -187,6 +188,7 @@ class Run:
         self.ended = Latch()
         self.is_awaited = False  # by a start that will raise what goes wrong
         self.exception: BaseException | None = None  # that ended it
+        self.planned: list[tuple[list[Any], list[Any], list[Any]]] = []  # a list, before and after
         self.notes_setup = False
         self.setup_of_instance: Any = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -366,6 +368,27 @@ class Device(zmq.devices.Device):
         self._plans[role].unbind(addr)
         if addr in self._held:
             self._held.pop(addr).close()
+
+    @contextlib.contextmanager
+    def _planning(self, role: str) -> Iterator[None]:
+        """Note what a running device plans as it sets up: at the next start, it does so again."""
+        plan = self._plans[role]
+        lists: tuple[list[Any], ...] = (plan.binds, plan.connects, plan.sockopts)
+        before = [entries.copy() for entries in lists]
+        yield
+        if self._sets_up_now():
+            self._run.planned += zip(lists, before, [entries.copy() for entries in lists])
+
+    def _plan_as_before(self) -> None:
+        """Forget what was planned in this run as it was set up; the last comes first."""
+        while self._run.planned:
+            entries, before, after = self._run.planned.pop()
+            for entry in after[len(before) :]:
+                with contextlib.suppress(ValueError):  # not there any more
+                    entries.remove(entry)
+            for place, entry in enumerate(before):
+                if entry not in after and entry not in entries:
+                    entries.insert(place, entry)
 
     @property
     def endpoints(self) -> dict[str, list[str]]:
@@ -698,6 +721,7 @@ class Device(zmq.devices.Device):
         run.log(logging.INFO, "%s has ended", self.name)
         with self._lock:
             self._note_no_setup()
+            self._plan_as_before()
             self._no_more_running()
             self.done = True
             self._running = False
