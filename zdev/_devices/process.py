@@ -114,6 +114,10 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
 
     It ends on SIGTERM and SIGINT, and when its parent ends, however that happens. The exit code of
     ``launcher`` is 0 unless it failed.
+
+    A forked process lets go of what the parent's libzmq listens on. It keeps the other listening
+    sockets of the parent, such as one for ``ZMQ_USE_FD``; where libzmq's cannot be told apart,
+    which they can on Linux, those only whose descriptors are set by that option before the start.
     """
 
     _launch_class = multiprocessing.Process
