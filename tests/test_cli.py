@@ -54,6 +54,7 @@ def nothing_left() -> Iterator[None]:
         gc.collect()
         return set(os.listdir("/dev/fd"))
 
+    zmq.Context().term()  # the first of a process may open /dev/urandom, for good
     threads, before = threading.active_count(), descriptors()
     yield
     assert threading.active_count() == threads
