@@ -115,4 +115,5 @@ def test_a_busy_relay_runs_beside_python(engine: str, net: Network, counter: Cou
     # nothing. Python's loops take turns with other threads, and PyPy is slow to.
     enough = 0.3 if engine == "cffi" else 0.001
     assert _share(counter, relay, enough) >= enough
-    assert relay.statistics().frontend_to_backend.messages_sent > 100
+    with running(relay):
+        wait_until(lambda: relay.statistics().frontend_to_backend.messages_sent > 100)
