@@ -2,7 +2,8 @@
 
 It reaches libzmq through a `Binding`, a handful of libzmq's own calls with libzmq's own manners:
 -1 means failure, and ``errno()`` says which. Where the comments here are short, those of
-csrc/relay.c and csrc/loop.c tell the rest: the two do the same, name for name.
+csrc/relay.c and csrc/loop.c tell the rest. The two make the same calls in the same order; the C
+loop only keeps less account of a message that goes straight through (its turn_few, single_copy).
 """
 
 from __future__ import annotations
