@@ -167,9 +167,10 @@ def full(stream: Stream) -> Iterator[None]:
     stream.device.setsockopt_out(zmq.SNDHWM, 10)
     stream.device.start()
     stream.sink(rcvhwm=1, rcvbuf=4096)
-    source = stream.source(sndhwm=1)
-    while not stream.there.parked:
-        fill(source, bytes(100_000))
+    source = stream.source(sndhwm=0)
+    for _ in range(400):  # more than all buffers of tcp hold
+        source.send(bytes(100_000))
+    wait_until(lambda: stream.there.parked)
     yield
 
 
