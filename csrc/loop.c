@@ -78,13 +78,12 @@ direction_open (zdev_relay *self, zdev_way way, zdev_socket *source,
     direction->way = way;
     direction->source = source;
     direction->destination = destination;
-    direction->swap = swap;
     direction->plain = destination && !swap
                     && destination->type != TYPE_ROUTER
                     && destination->type != TYPE_STREAM;
     direction->stage = STAGE_TAKING;
-    zdev_frames_open (self, &direction->held);
-    zdev_frames_open (self, &direction->copy);
+    zdev_frames_open (self, &direction->held, swap);
+    zdev_frames_open (self, &direction->copy, 0);
     if (!prefix)
         self->zmq.msg_init (&direction->prefix);
     else {
@@ -136,7 +135,7 @@ zdev_relay_new (const zdev_libzmq *libzmq, const zdev_settings *settings)
     self->wakeup_fd = settings->wakeup_fd;
     self->burst = settings->burst;
     self->capture_drop = settings->capture_drop;
-    zdev_frames_open (self, &self->command);
+    zdev_frames_open (self, &self->command, 0);
 
     zdev_socket *in = socket_enter (self, &settings->frontend);
     zdev_socket *out = socket_enter (self, &settings->backend);
@@ -286,7 +285,7 @@ answer (zdev_relay *self, size_t envelope, const uint64_t *body, size_t count)
         }
         memcpy (self->zmq.msg_data (slot), &body[i], sizeof *body);
     }
-    int rc = zdev_frames_send (self, frames, self->control, 0);
+    int rc = zdev_frames_send (self, frames, self->control);
     return rc < 0 ? rc : 0;
 }
 

@@ -12,6 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*  What every message goes through is compiled into one piece, for a few fixed
+    cases; what seldom happens is kept out of its way.                        */
+#if defined __GNUC__
+#   define ALWAYS_INLINE inline __attribute__ ((always_inline))
+#   define SELDOM __attribute__ ((cold, noinline))
+#   define APART __attribute__ ((noinline))
+#   define UNROLL _Pragma ("GCC unroll 3")
+#else
+#   define ALWAYS_INLINE inline
+#   define SELDOM
+#   define APART
+#   define UNROLL
+#endif
+
 /*  ----------------------------------------------------------------------
     Initialise the messages of a chunk.                                       */
 
@@ -67,8 +81,9 @@ frames_reset (zdev_relay *self, zdev_frames *frames)
     Make an empty list of frames.                                             */
 
 void
-zdev_frames_open (zdev_relay *self, zdev_frames *frames)
+zdev_frames_open (zdev_relay *self, zdev_frames *frames, int swap)
 {
+    frames->swap = swap;
     chunk_open (self, &frames->first);
     frames_reset (self, frames);
 }
@@ -100,33 +115,39 @@ void
 zdev_frames_empty (zdev_relay *self, zdev_frames *frames)
 {
     size_t used = frames->count < CHUNK_FRAMES ? frames->count : CHUNK_FRAMES;
+    if (used == 1 && frames->swap)
+        used = 2;                           /*  it is in the second slot       */
     for (size_t place = 0; place < used; place++)
         msg_empty (self, &frames->first.frame[place]);
     frames_reset (self, frames);
 }
 
 /*  ----------------------------------------------------------------------
-    The slot of the next frame.                                               */
+    The slot of the next frame. Frames are kept in the order in which they will
+    be sent on: with swap, the second before the first.                       */
 
 static inline zdev_msg *
 frames_slot (zdev_frames *frames)
 {
-    return &frames->last->frame[frames->count % CHUNK_FRAMES];
+    size_t place = frames->count % CHUNK_FRAMES;
+    if (frames->swap && frames->count < 2)
+        place = 1 - place;
+    return &frames->last->frame[place];
 }
 
 /*  ----------------------------------------------------------------------
-    Add a chunk and return its first slot, NULL when memory is short.         */
+    Add a chunk; 0 when memory is short.                                      */
 
-static zdev_msg *
+static int
 frames_grow (zdev_relay *self, zdev_frames *frames)
 {
     zdev_chunk *chunk = malloc (sizeof *chunk);
     if (!chunk)
-        return NULL;
+        return 0;
     chunk_open (self, chunk);
     frames->last->next = chunk;
     frames->last = chunk;
-    return chunk->frame;
+    return 1;
 }
 
 /*  ----------------------------------------------------------------------
@@ -143,30 +164,25 @@ static int
 frames_take (zdev_relay *self, zdev_frames *frames, zdev_socket *source, int rc)
 {
     zdev_msg *slot = frames_slot (frames);
-    zdev_msg *end = frames->last->frame + CHUNK_FRAMES;
-    size_t count = frames->count;
-    uint64_t bytes = frames->bytes;
 
     for (;;) {
         if (rc >= 0) {
             /*  zmq_msg_recv(3) gives the size, but no more than an int holds  */
-            bytes += rc < INT_MAX ? (size_t) rc : self->zmq.msg_size (slot);
-            count++;
-            if (!self->zmq.msg_more (slot)) {
-                rc = 1;
-                break;
+            frames->bytes += rc < INT_MAX ? (size_t) rc
+                                          : self->zmq.msg_size (slot);
+            frames->count++;
+            if (!self->zmq.msg_more (slot))
+                return 1;
+            if (frames->count % CHUNK_FRAMES == 0
+            && (frames->short_of_memory || !frames_grow (self, frames))) {
+                uint64_t bytes = frames->bytes;
+                size_t count = frames->count;
+                zdev_frames_empty (self, frames);
+                frames->short_of_memory = 1;
+                frames->bytes = bytes;
+                frames->count = count;
             }
-            if (++slot == end) {
-                slot = frames->short_of_memory ? NULL
-                                               : frames_grow (self, frames);
-                if (!slot) {
-                    frames->count = count;
-                    zdev_frames_empty (self, frames);
-                    frames->short_of_memory = 1;
-                    slot = frames->first.frame;
-                }
-                end = slot + CHUNK_FRAMES;
-            }
+            slot = frames_slot (frames);
         }
         else {
             rc = -self->zmq.get_errno ();
@@ -175,8 +191,6 @@ frames_take (zdev_relay *self, zdev_frames *frames, zdev_socket *source, int rc)
         }
         rc = self->zmq.msg_recv (slot, source->handle, FLAG_DONTWAIT);
     }
-    frames->count = count;
-    frames->bytes = bytes;
     if (rc == -EAGAIN)
         source->settled = 1;
     /*  EFSM: it is not the turn of this REQ or REP                            */
@@ -195,18 +209,31 @@ zdev_frames_receive (zdev_relay *self, zdev_frames *frames, zdev_socket *source)
 }
 
 /*  ----------------------------------------------------------------------
-    Send one frame, again if a signal came in between; 0 or the errno.        */
+    A frame was not sent: send it again if a signal came in between. Returns 0
+    or the errno.                                                             */
 
-static int
-frame_send (zdev_relay *self, zdev_msg *frame, zdev_socket *to, int flags)
+SELDOM static int
+frame_insist (zdev_relay *self, zdev_msg *frame, void *to, int flags)
 {
     for (;;) {
-        if (self->zmq.msg_send (frame, to->handle, flags | FLAG_DONTWAIT) >= 0)
-            return 0;
         int error = self->zmq.get_errno ();
         if (error != EINTR)
             return error;
+        if (self->zmq.msg_send (frame, to, flags) >= 0)
+            return 0;
     }
+}
+
+/*  ----------------------------------------------------------------------
+    Send one frame; 0 or the errno.                                           */
+
+static ALWAYS_INLINE int
+frame_send (zdev_relay *self, zdev_msg *frame, zdev_socket *to, int flags)
+{
+    flags |= FLAG_DONTWAIT;
+    if (self->zmq.msg_send (frame, to->handle, flags) >= 0)
+        return 0;
+    return frame_insist (self, frame, to->handle, flags);
 }
 
 /*  ----------------------------------------------------------------------
@@ -226,7 +253,7 @@ peer_error (int error)
     what comes until then, and would swallow the next message if it was never
     shown to them.                                                            */
 
-static int
+SELDOM static int
 frames_send_lost (zdev_relay *self, zdev_chunk *chunk, zdev_msg *slot,
                   size_t left, zdev_socket *to, int error)
 {
@@ -263,46 +290,32 @@ refusal (const zdev_socket *to, int error)
 }
 
 /*  ----------------------------------------------------------------------
-    Send the frames as one message; with swap, the second before the first.
-    Unless it is SEND_REFUSED or fails at the first frame, none is left.
+    Send the frames as one message. Unless it is SEND_REFUSED or fails at the
+    first frame, none is left.
 
     The high-water mark counts messages, so only the first frame can meet it;
     after that only a vanishing peer refuses a frame.                         */
 
 int
-zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
-                  int swap)
+zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to)
 {
     zdev_chunk *chunk = &frames->first;
     zdev_msg *slot = chunk->frame;
     zdev_msg *end = slot + CHUNK_FRAMES;
     size_t left = frames->count;
-    int flags = left > 1 ? FLAG_SNDMORE : 0;
     int rc = SEND_DONE;
 
     to->settled = 0;
-    int error = frame_send (self, swap ? slot + 1 : slot, to, flags);
+    int error = frame_send (self, slot, to, left > 1 ? FLAG_SNDMORE : 0);
     if (error)
         return refusal (to, error);
-    if (swap) {
-        flags = --left > 1 ? FLAG_SNDMORE : 0;
-        error = frame_send (self, slot, to, flags);
-        if (error) {
-            msg_empty (self, slot);
-            rc = frames_send_lost (self, chunk, slot + 1, left, to, error);
-            left = 1;
-        }
-        slot++;
-    }
     while (--left > 0) {
         if (++slot == end) {
             chunk = chunk->next;
             slot = chunk->frame;
             end = slot + CHUNK_FRAMES;
         }
-        if (left == 1)
-            flags = 0;
-        error = frame_send (self, slot, to, flags);
+        error = frame_send (self, slot, to, left > 1 ? FLAG_SNDMORE : 0);
         if (error) {
             rc = frames_send_lost (self, chunk, slot, left, to, error);
             break;
@@ -313,63 +326,60 @@ zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
 }
 
 /*  ----------------------------------------------------------------------
-    Can the destination's type route this message at all? A ROUTER needs an
-    address, which is never empty, and something to send there; to a STREAM a
-    message is an address and one frame, and anything else would shift the
-    meaning of all that follow.                                               */
+    Can the destination's type route a message of so many frames, the first of
+    which, as sent on, has this size? A ROUTER needs an address, which is never
+    empty, and something to send there; to a STREAM a message is an address and
+    one frame, and anything else would shift the meaning of all that follow.  */
 
-static inline int
-routable (const zdev_relay *self, const zdev_direction *direction)
+static ALWAYS_INLINE int
+routable (const zdev_direction *direction, size_t count, size_t address)
 {
-    const zdev_frames *held = &direction->held;
-    int type = direction->destination->type;
-    if (type == TYPE_ROUTER || type == TYPE_STREAM) {
-        const zdev_msg *address = &held->first.frame[direction->swap ? 1 : 0];
-        return (type == TYPE_ROUTER ? held->count >= 2 : held->count == 2)
-            && self->zmq.msg_size (address) > 0;
+    if (count < 2)
+        return direction->plain;
+    switch (direction->destination->type) {
+        case TYPE_ROUTER:
+            return address > 0;
+        case TYPE_STREAM:
+            return address > 0 && count == 2;
+        default:
+            return 1;
     }
-    return held->count >= 2 || !direction->swap;
 }
 
 /*  ----------------------------------------------------------------------
-    Copy `[prefix, frames as sent on]`. zmq_msg_copy(3) shares large frames.  */
+    Add a copy of a frame; 0 when memory is short. zmq_msg_copy(3) shares large
+    frames.                                                                   */
+
+static int
+frames_copy (zdev_relay *self, zdev_frames *frames, zdev_msg *original)
+{
+    if (frames->count > 0 && frames->count % CHUNK_FRAMES == 0
+    && !frames_grow (self, frames))
+        return 0;
+    zdev_msg *slot = frames_slot (frames);
+    frames->count++;
+    return self->zmq.msg_copy (slot, original) == 0;
+}
+
+/*  ----------------------------------------------------------------------
+    Copy `[prefix, frames as sent on]`.                                       */
 
 static void
 copy_make (zdev_relay *self, zdev_direction *direction)
 {
     zdev_frames *copy = &direction->copy;
     zdev_chunk *chunk = &direction->held.first;
-    zdev_msg *from = chunk->frame;
-    zdev_msg *from_end = from + CHUNK_FRAMES;
-    zdev_msg *to = copy->first.frame;
-    zdev_msg *to_end = to + CHUNK_FRAMES;
     size_t count = direction->held.count;
-    int whole = 1;
 
     direction->copied = 1;
     if (self->capture_dead)
         return;
-    copy->count = count + (direction->has_prefix ? 1 : 0);
-    if (direction->has_prefix)
-        whole = self->zmq.msg_copy (to++, &direction->prefix) == 0;
+    int whole = !direction->has_prefix
+             || frames_copy (self, copy, &direction->prefix);
     for (size_t done = 0; whole && done < count; done++) {
-        if (from == from_end) {
+        if (done > 0 && done % CHUNK_FRAMES == 0)
             chunk = chunk->next;
-            from = chunk->frame;
-            from_end = from + CHUNK_FRAMES;
-        }
-        if (to == to_end) {
-            to = frames_grow (self, copy);
-            if (!to) {
-                whole = 0;
-                break;
-            }
-            to_end = to + CHUNK_FRAMES;
-        }
-        zdev_msg *at = from++;
-        if (direction->swap && done < 2)
-            at = done == 0 ? at + 1 : at - 1;
-        whole = self->zmq.msg_copy (to++, at) == 0;
+        whole = frames_copy (self, copy, &chunk->frame[done % CHUNK_FRAMES]);
     }
     if (!whole)
         zdev_frames_empty (self, copy);
@@ -407,7 +417,7 @@ copy_send (zdev_relay *self, zdev_direction *direction)
     zdev_frames *copy = &direction->copy;
     int rc = SEND_LOST;
     if (copy->count > 0 && !self->capture_dead)
-        rc = zdev_frames_send (self, copy, self->capture, 0);
+        rc = zdev_frames_send (self, copy, self->capture);
     return copy_conclude (self, direction, rc);
 }
 
@@ -481,15 +491,15 @@ deliver (zdev_relay *self, zdev_direction *direction)
         return copy_send (self, direction);
     if (!direction->destination || held->short_of_memory)
         return discard (self, direction, &counters->dropped);
-    if (!routable (self, direction))
+    if (!routable (direction, held->count,
+                   self->zmq.msg_size (&held->first.frame[0])))
         return discard (self, direction, &counters->unroutable);
     if (self->capture && !direction->copied)
         copy_make (self, direction);
 
     uint64_t frames = held->count;
     uint64_t bytes = held->bytes;
-    int rc = zdev_frames_send (self, held, direction->destination,
-                               direction->swap);
+    int rc = zdev_frames_send (self, held, direction->destination);
     return conclude (self, direction, rc, frames, bytes);
 }
 
@@ -549,65 +559,11 @@ enter (zdev_direction *direction, uint64_t frames, uint64_t bytes)
 }
 
 /*  ----------------------------------------------------------------------
-    Copy a single frame, behind its prefix; 1, or 0 when memory is short.     */
-
-static inline int
-single_copy (zdev_relay *self, zdev_direction *direction)
-{
-    zdev_msg *slot = direction->copy.first.frame;
-    if ((direction->has_prefix
-         && self->zmq.msg_copy (slot++, &direction->prefix))
-    ||  self->zmq.msg_copy (slot, &direction->held.first.frame[0])) {
-        direction->copy.count = 2;
-        zdev_frames_empty (self, &direction->copy);
-        direction->copied = 1;
-        return 0;
-    }
-    return 1;
-}
-
-/*  ----------------------------------------------------------------------
-    Give the capture socket the copy of a single frame that was sent on;
-    returns as copy_conclude does.                                            */
-
-static inline int
-single_copy_send (zdev_relay *self, zdev_direction *direction)
-{
-    zdev_frames *copy = &direction->copy;
-    zdev_msg *slot = copy->first.frame;
-    zdev_socket *to = self->capture;
-    int begun = 0;
-    int error = 0;
-    int rc;
-
-    to->settled = 0;
-    if (direction->has_prefix) {
-        error = frame_send (self, slot++, to, FLAG_SNDMORE);
-        begun = !error;
-    }
-    if (!error)
-        error = frame_send (self, slot, to, 0);
-    if (!error) {
-        self->capture_sent++;
-        return 1;
-    }
-    direction->copied = 1;
-    direction->stage = STAGE_COPY;
-    if (begun)
-        rc = frames_send_lost (self, &copy->first, slot, 1, to, error);
-    else {
-        copy->count = direction->has_prefix ? 2 : 1;
-        rc = refusal (to, error);
-    }
-    return copy_conclude (self, direction, rc);
-}
-
-/*  ----------------------------------------------------------------------
     Go on with a message of which msg_recv has returned rc, whatever it is.
     Returns 1 when the direction is free for the next one, 0 when it waits or
     the source has nothing (more) now.                                        */
 
-static int
+SELDOM static int
 turn_any (zdev_relay *self, zdev_direction *direction, int rc, int *moved)
 {
     zdev_frames *held = &direction->held;
@@ -620,92 +576,243 @@ turn_any (zdev_relay *self, zdev_direction *direction, int rc, int *moved)
 }
 
 /*  ----------------------------------------------------------------------
-    The destination did not take the first of so many frames. Returns as
-    turn_any does.                                                            */
+    The destination did not take the frame in `slot` of a short message that
+    ends in `last`. Returns as turn_any does.                                 */
 
-static int
-turn_refused (zdev_relay *self, zdev_direction *direction, int error,
-              size_t count, uint64_t bytes)
-{
-    direction->held.count = count;
-    direction->held.bytes = bytes;
-    enter (direction, count, bytes);
-    return conclude (self, direction, refusal (direction->destination, error),
-                     count, bytes);
-}
-
-/*  ----------------------------------------------------------------------
-    Relay a message of a few frames, the first of which was received, straight
-    from one loop into another. Returns as turn_any does.                     */
-
-static int
-turn_few (zdev_relay *self, zdev_direction *direction, uint64_t bytes,
-          int *moved)
+SELDOM static int
+short_refused (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
+               uint64_t bytes, zdev_msg *slot, int error)
 {
     zdev_frames *held = &direction->held;
     zdev_socket *to = direction->destination;
-    void *source = direction->source->handle;
-    zdev_msg *slot = held->first.frame;
-    zdev_msg *last = slot + CHUNK_FRAMES - 1;
+    size_t count = (size_t) (last - held->first.frame) + 1;
     int rc;
 
-    do {
-        rc = self->zmq.msg_recv (++slot, source, FLAG_DONTWAIT);
-        if ((unsigned) rc >= INT_MAX || slot == last) {
-            held->count = (size_t) (slot - held->first.frame);
-            held->bytes = bytes;
-            return turn_any (self, direction, rc, moved);
-        }
-        bytes += (unsigned) rc;
-    } while (self->zmq.msg_more (slot));
-
-    last = slot;
-    slot = held->first.frame;
-    size_t count = (size_t) (last - slot) + 1;
-    (*moved)++;
-    to->settled = 0;
-    int error = frame_send (self, slot, to, FLAG_SNDMORE);
-    if (error)
-        return turn_refused (self, direction, error, count, bytes);
-    while (++slot < last) {
-        error = frame_send (self, slot, to, FLAG_SNDMORE);
-        if (error)
-            break;
+    enter (direction, count, bytes);
+    if (self->capture) {
+        direction->copied = 1;
+        direction->copy.count = count + (direction->has_prefix ? 1 : 0);
     }
-    if (!error)
-        error = frame_send (self, slot, to, 0);
-    if (error) {
+    if (slot == held->first.frame) {
+        held->count = count;
+        held->bytes = bytes;
+        rc = refusal (to, error);
+    }
+    else
         rc = frames_send_lost (self, &held->first, slot,
                                (size_t) (last - slot) + 1, to, error);
-        enter (direction, count, bytes);
-        return conclude (self, direction, rc, count, bytes);
+    return conclude (self, direction, rc, count, bytes);
+}
+
+/*  ----------------------------------------------------------------------
+    The capture socket did not take the frame in `slot` of the copy of a short
+    message that ends in `last`. Returns as copy_conclude does, but 2 when the
+    direction is free: the capture socket may not be usable any more.         */
+
+SELDOM static int
+short_copy_refused (zdev_relay *self, zdev_direction *direction,
+                    zdev_msg *last, zdev_msg *slot, int error)
+{
+    zdev_frames *copy = &direction->copy;
+    int rc;
+
+    direction->copied = 1;
+    direction->stage = STAGE_COPY;
+    if (slot == copy->first.frame) {
+        copy->count = (size_t) (last - slot) + 1;
+        rc = refusal (self->capture, error);
     }
+    else
+        rc = frames_send_lost (self, &copy->first, slot,
+                               (size_t) (last - slot) + 1, self->capture,
+                               error);
+    rc = copy_conclude (self, direction, rc);
+    return rc == 1 ? 2 : rc;
+}
+
+/*  ----------------------------------------------------------------------
+    A short message is not for the straight way: it cannot be routed, or memory
+    for its copy is short, which has so many frames then. Returns as turn_any
+    does.                                                                     */
+
+SELDOM static int
+short_detour (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
+              uint64_t bytes, size_t copied)
+{
+    zdev_frames *held = &direction->held;
+    held->count = (size_t) (last - held->first.frame) + 1;
+    held->bytes = bytes;
+    enter (direction, held->count, bytes);
+    if (copied > 0) {
+        direction->copied = 1;
+        direction->copy.count = copied;
+        zdev_frames_empty (self, &direction->copy);
+    }
+    return deliver (self, direction);
+}
+
+/*  ----------------------------------------------------------------------
+    Send a short message of so many frames on, and its copy. Returns 1 if the
+    next may follow, otherwise as turn_any and short_copy_refused do.         */
+
+static ALWAYS_INLINE int
+short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
+               uint64_t bytes, size_t address, int plain, int captures)
+{
+    zdev_socket *to = direction->destination;
+    zdev_socket *capture = self->capture;
     zdev_counters *counters = &direction->counters;
+    zdev_msg *first = direction->held.first.frame;
+    zdev_msg *last = first + count - 1;
+    zdev_msg *copy = direction->copy.first.frame;
+    zdev_msg *slot = copy;
+    int error;
+
+    if (!plain && !routable (direction, count, address))
+        return short_detour (self, direction, last, bytes, 0);
+    if (captures) {
+        if (direction->has_prefix
+        &&  self->zmq.msg_copy (slot++, &direction->prefix))
+            return short_detour (self, direction, last, bytes, 1);
+        UNROLL
+        for (size_t place = 0; place < count; place++)
+            if (self->zmq.msg_copy (slot++, first + place))
+                return short_detour (self, direction, last, bytes,
+                                     (size_t) (slot - copy));
+    }
+
+    to->settled = 0;
+    UNROLL
+    for (size_t place = 0; place < count - 1; place++) {
+        error = frame_send (self, first + place, to, FLAG_SNDMORE);
+        if (error)
+            return short_refused (self, direction, last, bytes, first + place,
+                                  error);
+    }
+    error = frame_send (self, last, to, 0);
+    if (error)
+        return short_refused (self, direction, last, bytes, last, error);
     counters->messages_received++;
     counters->frames_received += count;
     counters->bytes_received += bytes;
     counters->messages_sent++;
     counters->frames_sent += count;
     counters->bytes_sent += bytes;
+    if (!captures)
+        return 1;
+
+    capture->settled = 0;
+    slot = copy;
+    if (direction->has_prefix) {
+        error = frame_send (self, slot, capture, FLAG_SNDMORE);
+        if (error)
+            return short_copy_refused (self, direction, slot + count, slot,
+                                       error);
+        slot++;
+    }
+    UNROLL
+    for (size_t left = count; --left > 0; slot++) {
+        error = frame_send (self, slot, capture, FLAG_SNDMORE);
+        if (error)
+            return short_copy_refused (self, direction, slot + left, slot,
+                                       error);
+    }
+    error = frame_send (self, slot, capture, 0);
+    if (error)
+        return short_copy_refused (self, direction, slot, slot, error);
+    self->capture_sent++;
     return 1;
 }
 
 /*  ----------------------------------------------------------------------
-    Relay a burst at most. Returns how many messages moved.
+    Relay short messages straight from one call into the next: to keep account
+    of what is held would cost as much as the calls. When all are `plain`, no
+    address needs to be looked at. Returns as short_deliver does.             */
 
-    A message whose destination needs no look at its address goes straight from
-    the one call into the other, if it is a single frame, or a few without a
-    copy: bookkeeping would cost as much as the calls themselves.             */
+static ALWAYS_INLINE int
+turn_short (zdev_relay *self, zdev_direction *direction, int *moved, int plain,
+            int captures)
+{
+    void *source = direction->source->handle;
+    zdev_frames *held = &direction->held;
+    zdev_msg *first = held->first.frame;
+    zdev_msg *end = first + CHUNK_FRAMES - 2;   /*  a copy has a prefix        */
+    zdev_msg *one = !plain && held->swap ? first + 1 : first;
+    zdev_msg *two = !plain && held->swap ? first : first + 1;
+    int left = self->burst - *moved;
+    int rc;
+
+    do {
+        zdev_msg *last = first;
+        rc = self->zmq.msg_recv (one, source, FLAG_DONTWAIT);
+        if ((unsigned) rc >= INT_MAX)
+            goto any;
+        uint64_t bytes = (unsigned) rc;
+        size_t address = (unsigned) rc;
+        if (!self->zmq.msg_more (one)) {
+            rc = short_deliver (self, direction, 1, bytes, address, plain,
+                                captures);
+            continue;
+        }
+        rc = self->zmq.msg_recv (two, source, FLAG_DONTWAIT);
+        if ((unsigned) rc >= INT_MAX) {
+            held->count = 1;
+            held->bytes = bytes;
+            goto any;
+        }
+        if (two == first)
+            address = (unsigned) rc;
+        bytes += (unsigned) rc;
+        last = first + 1;
+        zdev_msg *slot = two;
+        while (self->zmq.msg_more (slot)) {
+            slot = ++last;
+            rc = self->zmq.msg_recv (slot, source, FLAG_DONTWAIT);
+            if ((unsigned) rc >= INT_MAX || slot == end) {
+                held->count = (size_t) (slot - first);
+                held->bytes = bytes;
+                goto any;
+            }
+            bytes += (unsigned) rc;
+        }
+        /*  three: a body and its envelope, as most requests have              */
+        rc = last == first + 2
+           ? short_deliver (self, direction, 3, bytes, address, plain, captures)
+           : short_deliver (self, direction, (size_t) (last - first) + 1, bytes,
+                            address, plain, captures);
+    } while (--left > 0 && rc == 1);
+    *moved = self->burst - left;
+    return rc;
+any:
+    *moved = self->burst - left;
+    return turn_any (self, direction, rc, moved);
+}
+
+APART static int
+turn_plain (zdev_relay *self, zdev_direction *direction, int *moved)
+{
+    return turn_short (self, direction, moved, 1, 0);
+}
+
+APART static int
+turn_routed (zdev_relay *self, zdev_direction *direction, int *moved)
+{
+    return turn_short (self, direction, moved, 0, 0);
+}
+
+APART static int
+turn_captured (zdev_relay *self, zdev_direction *direction, int *moved)
+{
+    return turn_short (self, direction, moved, 0, 1);
+}
+
+/*  ----------------------------------------------------------------------
+    Relay a burst at most. Returns how many messages moved.                   */
 
 int
 zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
 {
-    zdev_socket *source = direction->source;
-    zdev_socket *to = direction->destination;
     zdev_frames *held = &direction->held;
-    zdev_counters *counters = &direction->counters;
-    uint64_t singles = 0;
-    uint64_t bytes = 0;
     int moved = 0;
     int rc = 1;
 
@@ -715,58 +822,21 @@ zdev_direction_turn (zdev_relay *self, zdev_direction *direction)
         if (rc < 0)
             return rc;
         moved += direction->stage != stage;
-        if (rc == 0)
-            return moved;
     }
-    if (source->settled)
+    if (direction->source->settled)
         return moved;
-    int captures = self->capture != NULL;
-    int straight = direction->plain && held->count == 0 && !self->capture_dead;
-    zdev_msg *slot = frames_slot (held);
-    while (moved < self->burst) {
-        rc = self->zmq.msg_recv (slot, source->handle, FLAG_DONTWAIT);
-        if (straight && (unsigned) rc < INT_MAX) {
-            int more = self->zmq.msg_more (slot);
-            if (more && !captures)
-                rc = turn_few (self, direction, (unsigned) rc, &moved);
-            else
-            if (more || (captures && !single_copy (self, direction)))
-                rc = turn_any (self, direction, rc, &moved);
-            else {
-                moved++;
-                to->settled = 0;
-                int error = frame_send (self, slot, to, 0);
-                if (!error) {
-                    singles++;
-                    bytes += (unsigned) rc;
-                    rc = 1;
-                    if (!captures)
-                        continue;
-                    rc = single_copy_send (self, direction);
-                }
-                else {
-                    direction->copied = captures;
-                    if (captures)
-                        direction->copy.count = direction->has_prefix ? 2 : 1;
-                    rc = turn_refused (self, direction, error, 1,
-                                       (unsigned) rc);
-                }
-            }
-            straight = !self->capture_dead;
-        }
-        else {
+    while (rc > 0 && moved < self->burst) {
+        if (!direction->destination || held->count > 0 || self->capture_dead) {
+            rc = self->zmq.msg_recv (frames_slot (held),
+                                     direction->source->handle, FLAG_DONTWAIT);
             rc = turn_any (self, direction, rc, &moved);
-            straight = direction->plain && !self->capture_dead;
-            slot = held->first.frame;
         }
-        if (rc != 1)
-            break;
+        else
+        if (self->capture)
+            rc = turn_captured (self, direction, &moved);
+        else
+            rc = direction->plain ? turn_plain (self, direction, &moved)
+                                  : turn_routed (self, direction, &moved);
     }
-    counters->messages_received += singles;
-    counters->frames_received += singles;
-    counters->bytes_received += bytes;
-    counters->messages_sent += singles;
-    counters->frames_sent += singles;
-    counters->bytes_sent += bytes;
     return rc < 0 ? rc : moved;
 }

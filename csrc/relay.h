@@ -39,6 +39,7 @@ typedef struct {
     size_t count;               /*  frames received so far                     */
     uint64_t bytes;             /*  size of all                                */
     int short_of_memory;        /*  they were not kept                         */
+    int swap;                   /*  the first two change places                */
     zdev_chunk *last;           /*  the chunk where frame `count` goes         */
     zdev_chunk first;
 } zdev_frames;
@@ -76,8 +77,7 @@ typedef struct {
     zdev_socket *destination;
     zdev_msg prefix;
     int has_prefix;
-    int swap;
-    int plain;                  /*  a single frame needs no look at it         */
+    int plain;                  /*  it needs no look at its address            */
     zdev_stage stage;
     int copied;                 /*  `copy` was made of what is held            */
     int doubtful;               /*  POLLOUT was shown, yet the send refused    */
@@ -118,13 +118,12 @@ typedef enum {
 } zdev_sent;
 
 /*  relay.c                                                                    */
-void zdev_frames_open (zdev_relay *self, zdev_frames *frames);
+void zdev_frames_open (zdev_relay *self, zdev_frames *frames, int swap);
 void zdev_frames_close (zdev_relay *self, zdev_frames *frames);
 void zdev_frames_empty (zdev_relay *self, zdev_frames *frames);
 int zdev_frames_receive (zdev_relay *self, zdev_frames *frames,
                          zdev_socket *source);
-int zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to,
-                      int swap);
+int zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to);
 int zdev_direction_turn (zdev_relay *self, zdev_direction *direction);
 int zdev_direction_retry (zdev_relay *self, zdev_direction *direction);
 zdev_socket *zdev_direction_awaits (const zdev_relay *self,

@@ -96,9 +96,9 @@ def test_every_step_at_every_moment(name: str, throttled: bool) -> None:
 class EdgeEaten(PythonLoop):
     """Believes that a send leaves what is known of the socket's descriptor as it was."""
 
-    def _send(self, frames: Frames, to: LoopSocket, swap: bool) -> int:
+    def _send(self, frames: Frames, to: LoopSocket) -> int:
         settled = to.settled
-        result = super()._send(frames, to, swap)
+        result = super()._send(frames, to)
         to.settled = settled
         return result
 

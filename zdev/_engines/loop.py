@@ -3,7 +3,7 @@
 It reaches libzmq through a `Binding`, a handful of libzmq's own calls with libzmq's own manners:
 -1 means failure, and ``errno()`` says which. Where the comments here are short, those of
 csrc/relay.c and csrc/loop.c tell the rest. The two make the same calls in the same order; the C
-loop only keeps less account of a message that goes straight through (its turn_few, single_copy).
+loop only keeps less account of a short message that goes straight through (its turn_short).
 """
 
 from __future__ import annotations
@@ -120,14 +120,15 @@ NONE = Socket(None, -1, -1)
 
 
 class Frames:
-    """The frames of one message."""
+    """The frames of one message; with swap, a whole one has the second before the first."""
 
-    __slots__ = ("bytes", "head", "list")
+    __slots__ = ("bytes", "head", "list", "swap")
 
-    def __init__(self) -> None:
+    def __init__(self, swap: bool = False) -> None:
         self.list: list[Message] = []
-        self.head = [0, 0]
+        self.head = [0, 0]  # the sizes of the first two
         self.bytes = 0
+        self.swap = swap
 
 
 class Direction:
@@ -149,7 +150,6 @@ class Direction:
         "prefix",
         "source",
         "stage",
-        "swap",
         "unroutable",
     )
 
@@ -163,9 +163,8 @@ class Direction:
         self.source = source
         self.destination = destination  # None: a sink, what it takes is counted dropped
         self.prefix = prefix
-        self.swap = swap
         self.stage = TAKING
-        self.held = Frames()
+        self.held = Frames(swap)
         self.copy = Frames()
         self.copied = False
         self.doubtful = False  # POLLOUT was shown, yet the send refused
@@ -286,6 +285,9 @@ class PythonLoop:
             frames.list.append(message)
             frames.bytes += size
             if not binding.more(message):
+                if frames.swap:
+                    frames.list[:2] = frames.list[1::-1]
+                    frames.head.reverse()
                 return 1
 
     def _send_frame(self, message: Message, to: Socket, flags: int) -> int:
@@ -297,15 +299,13 @@ class PythonLoop:
                 return error
         return 0
 
-    def _send(self, frames: Frames, to: Socket, swap: bool) -> int:
-        """Send the frames as one message; with swap, the second before the first.
+    def _send(self, frames: Frames, to: Socket) -> int:
+        """Send the frames as one message.
 
         Unless it is REFUSED or fails at the first frame, none is left. The high-water mark counts
         messages, so only the first frame can meet it; after that only a vanishing peer refuses.
         """
         order = frames.list
-        if swap:
-            order = [order[1], order[0], *order[2:]]
         last = len(order) - 1
         to.settled = False
         error = self._send_frame(order[0], to, SNDMORE if last else 0)
@@ -336,10 +336,10 @@ class PythonLoop:
         held = direction.held
         count = len(held.list)
         if kind == ROUTER:
-            return count >= 2 and held.head[1 if direction.swap else 0] > 0
+            return count >= 2 and held.head[0] > 0
         if kind == STREAM:
-            return count == 2 and held.head[1 if direction.swap else 0] > 0
-        return count >= 2 or not direction.swap
+            return count == 2 and held.head[0] > 0
+        return count >= 2 or not held.swap
 
     def _make_copy(self, direction: Direction) -> None:
         """Copy `[prefix, frames as sent on]`."""
@@ -347,8 +347,6 @@ class PythonLoop:
         if self._capture_dead:
             return
         originals = direction.held.list
-        if direction.swap:
-            originals = [originals[1], originals[0], *originals[2:]]
         if direction.prefix is not None:
             originals = [direction.prefix, *originals]
         copies = direction.copy.list
@@ -364,7 +362,7 @@ class PythonLoop:
         copy = direction.copy
         result = LOST
         if copy.list and not self._capture_dead:
-            result = self._send(copy, self._capture, False)
+            result = self._send(copy, self._capture)
             if result < 0 and self._capture_drop:
                 self._capture_dead = True
             elif result < 0 or (result == REFUSED and not self._capture_drop):
@@ -413,7 +411,7 @@ class PythonLoop:
             if self._capture is not NONE and not direction.copied:
                 self._make_copy(direction)
             frames, size = len(held.list), held.bytes
-            result = self._send(held, destination, direction.swap)
+            result = self._send(held, destination)
             if result == REFUSED:
                 return 0
             if result == UNROUTABLE:
@@ -506,7 +504,7 @@ class PythonLoop:
             frames.list.append(self._message())
             if data and self._binding.fill(frames.list[-1], data) < 0:
                 return 0
-        return min(self._send(frames, self._control, False), 0)
+        return min(self._send(frames, self._control), 0)
 
     def _answer_statistics(self, envelope: int) -> int:
         """Answer STATISTICS as libzmq orders them: frames, then bytes."""
