@@ -8,10 +8,14 @@
     close one, may block in a call, cuts, merges, swaps or repeats a message,
     does not count one, blocks while something could move, or spins.
 
-    To build, run and measure it:           .ci/fuzz run 60
-    To run one input, say a crash:          .ci/fuzz build DIR && DIR/fuzz INPUT
-    To take what a long run found into the corpus:
-                                            .ci/fuzz merge FOUND...            */
+    To build, run and measure it:       .ci/fuzz run 60
+    To run one input, say a crash:      .ci/fuzz build DIR; TRACE=1 DIR/fuzz INPUT
+    To take what is found into corpus/: .ci/fuzz grow 600
+
+    Branches of csrc/ that cannot be taken; .ci/fuzz run reads these lines.
+    An answer is due only where none was tried, so none has failed:
+        unreachable: if (asked && rc == 0)
+ */
 
 #include "world.h"
 
@@ -215,7 +219,7 @@ run (zdev_relay *relay)
             return code;
         if (code == ZDEV_STEPPED) {
             while (!world_signalled ()) {
-                const char *movable = world_movable (0);
+                const char *movable = world_movable (1);
                 DEMAND (!movable, "no descriptor tells that %s", movable);
                 if (!world_time_passes ())
                     return code;

@@ -573,6 +573,7 @@ accepted (peer_socket *to, purpose self, message *m, int more)
 {
     to->place++;
     to->current = m;
+    to->doubtful = 0;
     if (more)
         return;
     if (!to->dropping)
@@ -643,13 +644,13 @@ could_fail (int call, const peer_socket *at, const content *frame, int error)
         return error == EAGAIN
             || (error == EFSM && (at->type == REQ || at->type == REP) && !begun);
     }
-    if (call != SEND || at->dropping)
+    if (call != SEND)
         return 0;
     if (at->place > 0)
         return error == EAGAIN && (at->type == PUSH || at->type == DEALER
                                    || at->type == PAIR);
     if (at->type == REP && at->owes)
-        return error == EFSM || error == EAGAIN;
+        return error == EFSM || error == EAGAIN || error == EHOSTUNREACH;
     if (!writable (at))
         return 0;
     return (error == EAGAIN && (at->mandatory || !lossy (at->type)))
@@ -679,7 +680,7 @@ suffer (int call, peer_socket *at, int error)
         at->answering = 0;
     else
     if (call == SEND && error == EAGAIN && at->place == 0)
-        at->full = 1;
+        at->full = at->doubtful = 1;
 }
 
 /*  Every call that can fail comes by here; returns its error, or 0.           */
@@ -700,7 +701,9 @@ enter (int call, peer_socket *at, const content *frame)
         next_event ();
     DEMAND (!at || !at->failed || at->role != CAPTURE || !world.capture_drop,
             "a capture that failed is used");
-    for (struct fault **link = &world.faults; *link; link = &(*link)->next) {
+    int dead = at && (at->closed || world.terminated);
+    for (struct fault **link = &world.faults; *link && !dead;
+         link = &(*link)->next) {
         struct fault *fault = *link;
         if (fault->call != call || (at && fault->role != at->role)
         ||  !could_fail (call, at, frame, fault->error) || fault->skip-- > 0)
@@ -930,7 +933,10 @@ begin (peer_socket *to, const content *address)
         return EFSM;
     if (to->mandatory && addressed (to->type) && !knows (to, address))
         return EHOSTUNREACH;
-    return writable (to) ? 0 : EAGAIN;
+    if (writable (to))
+        return 0;
+    to->doubtful = to->type == PUB || to->type == XPUB;
+    return EAGAIN;
 }
 
 static int
@@ -997,10 +1003,16 @@ world_signalled (void)
     return world.woken;
 }
 
-/*  What could move, if anything; bounded: but for what showed POLLOUT and
-    refused.                                                                   */
+/*  Its POLLOUT means nothing: only a timer brings the relay back to it.       */
+static int
+doubtful (const peer_socket *self)
+{
+    return self->doubtful || self->type == ROUTER;
+}
+
+/*  What could move, if anything; timed: but for what a timer is for.          */
 const char *
-world_movable (int bounded)
+world_movable (int timed)
 {
     const peer_socket *capture = world.socket[CAPTURE];
     const peer_socket *control = world.socket[CONTROL];
@@ -1010,9 +1022,10 @@ world_movable (int bounded)
         const ledger *way = &world.way[i];
         if (!way->source || way->source->failed)
             continue;
-        if (way->held && !bounded && writable (way->destination))
+        if (way->held && writable (way->destination)
+        &&  !(timed && doubtful (way->destination)))
             return "a destination has room";
-        if (way->copy && !bounded && writable (capture))
+        if (way->copy && writable (capture) && !(timed && doubtful (capture)))
             return "the capture has room";
         if (!way->held && !way->copy && readable (way->source))
             return "a source has a message";
@@ -1079,10 +1092,10 @@ scripted_poll (void *address, unsigned long count, int timeout)
         return show_readable (items, count);
     DEMAND (++idle_polls <= MAX_IDLE_POLLS,
             "poll returns again and again, and nothing moves");
-    /*  shorter than the caller wants: the relay doubts what a socket shows    */
-    int bounded = timeout > 0 && (timeout < world.timeout || world.timeout < 50);
+    /*  sooner than the caller wants: the relay doubts what a socket shows     */
+    int timed = timeout > 0 && (world.timeout < 50 || timeout < world.timeout);
     while (!show_readable (items, count)) {
-        const char *movable = world_movable (bounded);
+        const char *movable = world_movable (timed);
         DEMAND (!movable, "blocked, and %s", movable);
         if (world_time_passes ()) {
             progress ();

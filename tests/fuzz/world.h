@@ -49,6 +49,7 @@ struct peer_socket {
     message *current;           /*  which that is                              */
     int behind;                 /*  ways whose prefix it began with, as bits   */
     int full;                   /*  whatever the room                          */
+    int doubtful;               /*  showed POLLOUT and refused                 */
     int dropping;               /*  swallows the rest: the peer is gone        */
     int answering;              /*  REP: was asked; REQ: has asked             */
     int owes;                   /*  REP: its request went nowhere              */
@@ -106,7 +107,7 @@ peer_socket *world_socket (int role, int type);
 int can_send (int type);
 int can_receive (int type);
 int world_time_passes (void);           /*  0 when nothing more happens        */
-const char *world_movable (int bounded);
+const char *world_movable (int timed);
 int world_signalled (void);
 void world_expect_quiet (void);         /*  nothing begun is left undone       */
 void world_expect_counts (const zdev_statistics *actual);
