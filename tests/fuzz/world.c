@@ -681,6 +681,9 @@ suffer (int call, peer_socket *at, int error)
     else
     if (call == SEND && error == EAGAIN && at->place == 0)
         at->full = at->doubtful = 1;
+    else
+    if (call == SEND && error == EFSM)
+        at->doubtful = 1;
 }
 
 /*  Every call that can fail comes by here; returns its error, or 0.           */
