@@ -65,6 +65,8 @@ class Case:
 
 
 ONE, THREE = [b"one"], [b"3a", b"", b"3c"]
+# More than the C loop keeps in one piece.
+MANY = [b"%d" % number for number in range(17)]
 
 CASES = {
     "streamer": Case(
@@ -159,6 +161,13 @@ CASES = {
         STREAM,
         ({"frontend": [[b"p", b"1"], [b"gone", b"2"], [b"p", b"3"]], "backend": [[b"p", b""]]},),
         options={"frontend": {"peers": {b"p"}}, "backend": {"peers": {b"p"}}},
+    ),
+    "many frames": Case(
+        DEALER,
+        PAIR,
+        ({"frontend": [MANY]}, {"backend": [ONE]}, {"frontend": [THREE]}),
+        capture=PUSH,
+        in_prefix=b"in",
     ),
     "full": Case(
         PULL,
@@ -273,6 +282,13 @@ CASES = {
             {"control": [[b""]]},
         ),
         control=REP,
+        options={"backend": {"room": 0}},
+    ),
+    "terminated while full": Case(
+        PULL,
+        PUSH,
+        ({"frontend": [THREE, ONE]}, {"control": [[b"PAUSE"]]}, {"control": [[b"TERMINATE"]]}),
+        control=PAIR,
         options={"backend": {"room": 0}},
     ),
     "steered by many": Case(
