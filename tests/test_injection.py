@@ -14,7 +14,7 @@ import pytest
 
 from zdev._contract import FINISHED, WOKEN
 
-from .model import CANNOT_SEND, Device, Fate, ordered
+from zdev.testing.model import CANNOT_SEND, Device, Fate, ordered
 from .schedules import (
     CASES,
     ENGINES,
@@ -28,7 +28,7 @@ from .schedules import (
     copy_of,
     predict,
 )
-from .scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
+from zdev.testing.scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
 
 
 @dataclass(frozen=True)

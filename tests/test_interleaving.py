@@ -20,7 +20,7 @@ from zdev._contract import FINISHED, WOKEN, Settings
 from zdev._engines.loop import Direction, Frames, PythonLoop
 from zdev._engines.loop import Socket as LoopSocket
 
-from .model import Type
+from zdev.testing.model import Type
 from .schedules import (
     CASES,
     ENGINES,
@@ -33,8 +33,8 @@ from .schedules import (
     compare,
     predict,
 )
-from .scripted import EAGAIN, EFSM, EHOSTUNREACH, EINTR, ENOMEM
-from .strategies import examples
+from zdev.testing.scripted import EAGAIN, EFSM, EHOSTUNREACH, EINTR, ENOMEM
+from .fuzzing import examples
 
 # Those whose outcome does not depend on when things happen.
 TIMELESS = {

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 import zdev
 
-from .model import Device, Direction, Fate, Type
+from zdev.testing.model import Device, Direction, Fate, Type
 from .strategies import bursts, content, examples, prefixes, sizes
 from .support import DEADLINE, Background, Network, wait_until
 from .test_properties import as_bytes, is_merge

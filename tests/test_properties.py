@@ -18,7 +18,7 @@ from hypothesis import given
 
 import zdev
 
-from .model import Device, Direction, Fate, Type, ordered
+from zdev.testing.model import Device, Direction, Fate, Type, ordered
 from .strategies import bursts, content, examples, hwms, prefixes, sizes
 from .support import Network, running, wait_until
 

@@ -31,7 +31,7 @@ import zmq
 
 from zdev._contract import End
 
-from .model import CANNOT_RECEIVE, CANNOT_SEND, Type
+from zdev.testing.model import CANNOT_RECEIVE, CANNOT_SEND, Type
 
 EAGAIN, EINTR, ENOMEM, EHOSTUNREACH = errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EHOSTUNREACH
 EFSM, ETERM, ENOTSOCK = int(zmq.EFSM), int(zmq.ETERM), errno.ENOTSOCK
