@@ -1,13 +1,13 @@
 """The pytest plugin of zdev: its fixtures.
 
-pytest loads this in every session where zdev is installed, so it imports nothing that is large until
-a fixture is used; it is no part of the package since that would import zmq.
+pytest loads this in every session where zdev is installed, so it imports nothing that is large
+until a fixture is used; it is no part of the package since that would import zmq.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def zdev_context() -> Iterator[TrackedContext]:
-    """Make a zmq.Context; the test fails if a socket, a thread or a descriptor is left behind it."""
+    """Make a zmq.Context; the test fails if it leaves a socket, thread or descriptor behind."""
     from zdev.testing.leaks import tracked_context
 
     with tracked_context() as context:

@@ -11,11 +11,15 @@ from zmq.utils import garbage
 
 from zdev import _engines
 
+from .fuzzing import TIMES
 from .support import Network, available_engines, wait_until
+
+# pytest finds it by itself where zdev is installed; here it is that of this tree.
+pytest_plugins = ["pytest_zdev"]
 
 # A test that hangs ends the run: CI must not wait for it. The signal's default action needs no
 # Python, so it works whatever hangs.
-HANG_TIMEOUT = 120
+HANG_TIMEOUT = 120 * TIMES
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, settings
 
 # ZDEV_FUZZ=n tries n times as much as usual, ZDEV_FUZZ=deep for hours, with longer schedules.
@@ -23,3 +24,8 @@ def examples(number: int) -> settings:
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
+
+
+def bursts() -> st.SearchStrategy[int]:
+    """Draw how many messages one direction may move before it is the other's turn."""
+    return st.sampled_from([1, 2, 64])

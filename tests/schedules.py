@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from zdev._contract import STEPPED, WOKEN, Settings, Statistics
-
 from zdev.testing.model import Device, Direction, Fate, Type, ordered
 from zdev.testing.scripted import WAKEUP_FD, ScriptedLibzmq, Socket
+
 from .support import available_engines
 
 PAIR, REQ, REP, DEALER, ROUTER = Type.PAIR, Type.REQ, Type.REP, Type.DEALER, Type.ROUTER

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import pytest
 
 from zdev._contract import FINISHED, WOKEN
-
 from zdev.testing.model import CANNOT_SEND, Device, Fate, ordered
+from zdev.testing.scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
+
 from .schedules import (
     CASES,
     ENGINES,
@@ -28,7 +29,6 @@ from .schedules import (
     copy_of,
     predict,
 )
-from zdev.testing.scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
 
 
 @dataclass(frozen=True)

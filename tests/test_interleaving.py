@@ -19,8 +19,10 @@ from hypothesis import given
 from zdev._contract import FINISHED, WOKEN, Settings
 from zdev._engines.loop import Direction, Frames, PythonLoop
 from zdev._engines.loop import Socket as LoopSocket
-
+from zdev.testing import faults
 from zdev.testing.model import Type
+
+from .fuzzing import examples
 from .schedules import (
     CASES,
     ENGINES,
@@ -33,8 +35,6 @@ from .schedules import (
     compare,
     predict,
 )
-from zdev.testing.scripted import EAGAIN, EFSM, EHOSTUNREACH, EINTR, ENOMEM
-from .fuzzing import examples
 
 # Those whose outcome does not depend on when things happen.
 TIMELESS = {
@@ -222,9 +222,6 @@ def test_steps(name: str, throttled: bool) -> None:
 
 # Everything at once
 
-CALLS = st.integers(0, 80)
-ERRORS = st.sampled_from([EINTR, EAGAIN, EFSM, EHOSTUNREACH, ENOMEM])
-
 
 def test_many_errors_and_wakeups() -> None:
     checked: list[Bench] = []
@@ -233,8 +230,8 @@ def test_many_errors_and_wakeups() -> None:
         name=st.sampled_from(sorted(TIMELESS)),
         throttled=st.booleans(),
         burst=st.sampled_from([1, 2, 64]),
-        faults=st.dictionaries(CALLS, ERRORS, max_size=8),
-        wakeups=st.sets(CALLS, max_size=3),
+        faults=faults(),
+        wakeups=st.sets(st.integers(0, 80), max_size=3),
         steps=st.booleans(),
     )
     @examples(200)

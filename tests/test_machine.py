@@ -22,11 +22,13 @@ from hypothesis.stateful import (
 )
 
 import zdev
-
+from zdev.testing import Inbox, prefixes
+from zdev.testing.harness import as_bytes
 from zdev.testing.model import Device, Direction, Fate, Type
-from .strategies import bursts, content, examples, prefixes, sizes
+from zdev.testing.strategies import content, sizes
+
+from .fuzzing import bursts, examples
 from .support import DEADLINE, Background, Network, wait_until
-from .test_properties import as_bytes, is_merge
 
 Frames = list[bytes]
 
@@ -120,9 +122,8 @@ class Stage(RuleBasedStateMachine):
         self.number = 0
         self.unread: dict[str, list[Frames]] = {"frontend": [], "backend": []}
         """What each peer has yet to receive."""
-        self.copies: dict[str, list[Frames]] = {"frontend": [], "backend": []}
-        """The capture messages of what each side sent."""
-        self.captured: list[Frames] = []
+        self.copies = Inbox("the capture", gaps=True)
+        """The capture messages of what each side sent; each side's are in order."""
 
     def teardown(self) -> None:
         self.net.close()
@@ -151,16 +152,19 @@ class Stage(RuleBasedStateMachine):
         frames = way.sent[-1]
         if self.policy:
             prefix = self.prefixes[side]
-            self.copies[side].append(frames if prefix is None else [prefix, *frames])
+            self.copies.expect(side, frames if prefix is None else [prefix, *frames])
         if self.kind == Type.ROUTER:
             frames = frames[1:]
         self.unread[OTHER[side]].append(frames)
 
     def receive_copies(self) -> None:
-        """Receive what the capture has; each side's copies are in order."""
+        """Receive what the capture has."""
         while self.policy and self.peers["capture"].poll(0):
-            self.captured.append(self.peers["capture"].recv_multipart())
-        assert is_merge(self.captured, list(self.copies.values()), gaps=True)
+            self.copies.receive(self.peers["capture"].recv_multipart())
+
+    def sent_on(self) -> int:
+        """Count what the capture was to get."""
+        return sum(map(len, self.copies.expected.values()))
 
     def tell(self, command: Frames) -> None:
         """Send a command."""
@@ -204,7 +208,7 @@ class SteppedRelay(Stage):
     @rule()
     def watch(self) -> None:
         self.receive_copies()
-        assert len(self.captured) == self.relay.statistics().capture.sent
+        assert len(self.copies.received) == self.relay.statistics().capture.sent
 
     @rule(times=st.integers(1, 3))
     def step(self, times: int) -> None:
@@ -221,7 +225,7 @@ class SteppedRelay(Stage):
             self.follow(side, way, counted, 0 if stopping or paused else self.burst)
         if paused and not stopping:
             assert after == before
-        assert sum(after.capture) == sum(map(len, self.copies.values()))
+        assert sum(after.capture) == self.sent_on()
         assert not (self.policy == "block" and after.capture.dropped)
         assert not (self.policy == "drop" and after.capture.parked)
         if stopping:
@@ -265,7 +269,7 @@ class SteppedRelay(Stage):
         for side, way in self.ways.items():
             assert not way.source or way.parked or copies
             assert not way.parked or self.unread[OTHER[side]], "it was refused, so there is a queue"
-        assert not copies or len(self.captured) < statistics.capture.sent
+        assert not copies or len(self.copies.received) < statistics.capture.sent
 
     @rule()
     def drain(self) -> None:
@@ -427,7 +431,7 @@ class RunningRelay(Stage):
             gone = counted.dropped + counted.unroutable
             assert counted.messages_received == counted.messages_sent + gone + counted.parked
             assert counted.messages_received <= way.messages_received
-        assert sum(statistics.capture) <= sum(map(len, self.copies.values()))
+        assert sum(statistics.capture) <= self.sent_on()
 
     @precondition(lambda self: self.background)
     @rule(command=COMMANDS)
@@ -468,10 +472,9 @@ class RunningRelay(Stage):
             assert not self.peers[side].poll(0)
         traffic = self.device.statistics()[:2]
         wait_until(lambda: self.relay.statistics()[:2] == traffic)
-        copies = sum(map(len, self.copies.values()))
-        assert sum(self.relay.statistics().capture) == copies
+        assert sum(self.relay.statistics().capture) == self.sent_on()
         self.receive_copies()
-        assert len(self.captured) == self.relay.statistics().capture.sent
+        assert len(self.copies.received) == self.relay.statistics().capture.sent
 
 
 def eight(statistics: zdev.Statistics) -> list[int]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os.path
 import pkgutil
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Callable, NamedTuple, NoReturn
 
@@ -81,12 +80,13 @@ class Inbox:
         """Take a message that came; raise `DeviceError` if it cannot be the next of any sender."""
         __tracebackhide__ = True
         frames = [*message]
-        reached = {
-            (*places[:index], place + 1, *places[index + 1 :])
-            for places in self._reached
-            for index, place in self._next(places)
-            if self._part(index)[place].frames == frames
-        }
+        reached = set()
+        for places in self._reached:
+            for index, part in enumerate(self.expected.values()):
+                for place in _next(part, places[index]):
+                    if part[place].frames == frames:
+                        reached.add((*places[:index], place + 1, *places[index + 1 :]))
+                        break
         if not reached:
             fail(self._difference(frames))
         self.received.append(frames)
@@ -112,30 +112,19 @@ class Inbox:
             for sender, frames in self._required()
         )
 
-    def _part(self, index: int) -> list[Expected]:
-        return [*self.expected.values()][index]
-
-    def _next(self, places: tuple[int, ...]) -> Iterable[tuple[int, int]]:
-        """Yield what may come next: the sender's number, and which of its messages."""
-        for index, (place, part) in enumerate(zip(places, self.expected.values())):
-            for later in range(place, len(part)):
-                yield index, later
-                if not part[later].optional:
-                    break
-
     def _required(self) -> list[tuple[str, Frames]]:
         """Return what must come next, by one of the answers to how much has come."""
-        names = [*self.expected]
         return [
-            (names[index], self._part(index)[place].frames)
-            for index, place in self._next(max(self._reached))
-            if not self._part(index)[place].optional
+            (sender, part[place].frames)
+            for (sender, part), start in zip(self.expected.items(), max(self._reached))
+            for place in _next(part, start)
+            if not part[place].optional
         ]
 
     def _difference(self, frames: Frames) -> str:
         """Say, frame by frame, what a message is and what it should be."""
         candidates = self._required() or [("anyone", [])]
-        common = [len(os.path.commonprefix([frames, wanted])) for _, wanted in candidates]
+        common = [_in_common(frames, wanted) for _, wanted in candidates]
         place = max(common)
         sender, wanted = candidates[common.index(place)]
         title = f"expected from {sender}" if wanted else "nothing expected"
@@ -153,8 +142,22 @@ class Inbox:
             return "\nThe same has come before."
         for sender, part in self.expected.items():
             if frames in [message.frames for message in part]:
-                return f"\nIt is a later one of {sender}: what was to come before it was lost or overtaken."
+                return f"\nIt is a later one of {sender}: one before it was lost or overtaken."
         return ""
+
+
+def _next(part: list[Expected], place: int) -> Iterator[int]:
+    """Yield the places of what may come next: up to the first that must."""
+    for later in range(place, len(part)):
+        yield later
+        if not part[later].optional:
+            return
+
+
+def _in_common(frames: Frames, others: Frames) -> int:
+    """Count the frames before the first difference."""
+    pairs = zip(frames, others)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class _Peer:
@@ -183,7 +186,7 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         try:
             super().run()
-        except BaseException as error:  # noqa: BLE001 - it is reported
+        except BaseException as error:
             if getattr(error, "errno", None) != zmq.ETERM:
                 self.error = error
         finally:
@@ -234,9 +237,9 @@ class DeviceHarness:
     They show what was lost before them at once, without a wait.
 
     On PyPy 7.3.11, ``sys.setrecursionlimit``, which Hypothesis calls around each example, crashes
-    a process that has a thread waiting in C. No thread outlives the ``with`` block; open and close it
-    within the example, not in a fixture around it. Only a device that the end of its context does
-    not end stays behind, as no thread can be killed.
+    a process that has a thread waiting in C. No thread outlives the ``with`` block, so open and
+    close it within the example, not in a fixture around it. Only a device that the end of its
+    context does not end stays behind, as no thread can be killed.
     """
 
     def __init__(
@@ -276,7 +279,7 @@ class DeviceHarness:
         self._hwms = itertools.cycle(hwms if limits else [0])
         self._capture_gaps = capture_gaps
         self._swap = swap and frontend == backend == Type.ROUTER
-        first, second = (p.encode() if isinstance(p, str) else p for p in prefixes)
+        first, second = map(as_bytes, prefixes)
         self.model = Device(
             frontend,
             backend,
@@ -289,9 +292,15 @@ class DeviceHarness:
 
     # The device
 
+    @property
+    def inboxes(self) -> dict[str, Inbox]:
+        """What each peer has received and is to receive; the capture's is "the capture"."""
+        return {peer.name: peer.inbox for peer in self._peers + self._monitors}
+
     def __enter__(self) -> DeviceHarness:
         self.context = TrackedContext()
         self._peers: list[_Peer] = []
+        self._monitors: list[_Peer] = []
         self._thread: _Thread | None = None
         self._subscribed = False
         try:
@@ -300,7 +309,6 @@ class DeviceHarness:
                 self._peers.append(self._peer(f"c{number}", name, self.traffic.pair.client, "in"))
             for number, name in enumerate(self.traffic.workers):
                 self._peers.append(self._peer(f"w{number}", name, self.traffic.pair.worker, "out"))
-            self._monitors = []
             if self._capture:
                 gaps = self._capture_gaps
                 self._monitors = [self._peer("the capture", b"", Type.PULL, "mon", gaps=gaps)]
@@ -360,7 +368,6 @@ class DeviceHarness:
 
     def _run_class(self, options: dict[str, list[tuple[int, Any]]]) -> None:
         """Start a device of the class, in a thread, and wait for its end."""
-
         ready = threading.current_thread().ready  # type: ignore[attr-defined]
 
         class Device(self._device):  # type: ignore[misc, name-defined]
@@ -419,15 +426,14 @@ class DeviceHarness:
         return end_context(self.context, threads, self.timeout)
 
     def _ended_early(self) -> NoReturn:
-        assert self._thread
-        error = self._thread.error
+        error = self._thread.error if self._thread else None
         how = f"raised {type(error).__name__}: {error}" if error else "returned"
         fail(f"the device {how} before its context was terminated{self._missing()}", error)
 
     # The traffic
 
     def check(self) -> None:
-        """Send the traffic, and raise `DeviceError` at the first message that is not the model's."""
+        """Send the traffic; raise `DeviceError` at the first message that is not the model's."""
         __tracebackhide__ = True
         if not self._subscribed:
             self._subscribe()
@@ -438,6 +444,11 @@ class DeviceHarness:
             if peer.is_client or self.traffic.pair.upstream:
                 self._send_closing(peer)
         self._receive_all()
+        self.receive_rest()
+
+    def receive_rest(self) -> None:
+        """Receive what is there now, and raise `DeviceError` if the model has no such message."""
+        __tracebackhide__ = True
         while self._receive(0):
             pass
 
@@ -522,8 +533,7 @@ class DeviceHarness:
             poller.register(writer.socket, both)
         end = time.monotonic() + patience
         while True:
-            assert self._thread
-            over = not self._thread.is_alive()
+            over = self._thread is None or not self._thread.is_alive()
             late = time.monotonic() >= end
             ready = dict(poller.poll(0 if over or late else 20))
             for peer in receivers:
@@ -545,6 +555,11 @@ class DeviceHarness:
 
 
 SENDERS = {int(Type.PUSH), int(Type.PUB)}
+
+
+def as_bytes(prefix: bytes | str | None) -> bytes | None:
+    """Return a prefix as it is sent."""
+    return prefix.encode() if isinstance(prefix, str) else prefix
 
 
 def kind_of(device: Any) -> str:

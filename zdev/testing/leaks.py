@@ -34,7 +34,7 @@ class TrackedContext(zmq.Context[zmq.Socket[bytes]]):
         self._open = []
         self.setsockopt(zmq.LINGER, 0)
 
-    def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:  # type: ignore[override]
+    def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
         """Make a socket; the parameters are those of ``zmq.Context.socket``."""
         socket = super().socket(*args, **kwargs)
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a device does, said without a socket: the oracle of the tests.
+"""What a device does, said without a socket: what tests compare a real device with.
 
 Written from the design and from libzmq's manual pages, not from the loops; it imports neither zmq
 nor zdev. A `Device` holds the messages that wait at its sources, that it has parked, that it has
@@ -75,13 +75,16 @@ class Peers:
 
     @property
     def full(self) -> bool:
+        """Whether they take no more."""
         return self.room == 0
 
     def take(self) -> None:
+        """Take a message."""
         if self.room is not None:
             self.room -= 1
 
     def make_room(self, messages: int) -> None:
+        """Take so many more."""
         assert self.room is not None
         self.room += messages
 
@@ -108,6 +111,7 @@ class Direction:
         self,
         source: Type,
         destination: Type,
+        *,
         prefix: bytes | None = None,
         swap: bool = False,
         capture: Peers | None = None,
@@ -134,11 +138,11 @@ class Direction:
         self.dropped = self.unroutable = 0
 
     def arrive(self, frames: Frames, fate: Fate | None = None, captured: bool = True) -> None:
-        """A peer sends the device a message."""
+        """Let a peer send the device a message."""
         self.source.append(Message(tuple(frames), fate, captured))
 
     def take(self) -> None:
-        """The device takes a message, and parks it unless no peer could ever get it."""
+        """Let the device take a message, and park it unless no peer could ever get it."""
         assert self.possible
         assert self.parked is None
         assert self.copy is None
@@ -155,7 +159,7 @@ class Direction:
             self.lose(sure)
 
     def lose(self, fate: Fate) -> None:
-        """What is parked goes nowhere."""
+        """Let what is parked go nowhere."""
         assert self.parked is not None
         self.parked = None
         setattr(self, fate.value, getattr(self, fate.value) + 1)
@@ -164,7 +168,7 @@ class Direction:
             self.way_back.sent.append([b""])
 
     def accept(self) -> None:
-        """The destination accepts what is parked, or nobody asked for it."""
+        """Let the destination accept what is parked, unless nobody asked for it."""
         if self.destination_turns:
             if not self.destination_turns.asked:
                 self.lose(Fate.UNROUTABLE)
@@ -181,7 +185,7 @@ class Direction:
             self.copy = message
 
     def copied(self) -> None:
-        """The capture socket accepts the copy, or it is dropped."""
+        """Let the capture socket accept the copy, or drop it."""
         message, self.copy = self.copy, None
         assert message is not None
         assert self.capture is not None
@@ -193,7 +197,7 @@ class Direction:
             self.copies_dropped += 1
 
     def flow(self) -> None:
-        """Everything moves that can."""
+        """Let everything move that can."""
         while True:
             if self.copy:
                 assert self.capture is not None
@@ -242,8 +246,9 @@ class Device:
         single: bool = False,  # one socket as both ends
     ) -> None:
         self.capture = Peers() if capture else None
-        self.in_out = Direction(frontend, backend, in_prefix, swap, self.capture, capture_drop)
-        self.out_in = Direction(backend, frontend, out_prefix, swap, self.capture, capture_drop)
+        both: Any = {"swap": swap, "capture": self.capture, "capture_drop": capture_drop}
+        self.in_out = Direction(frontend, backend, prefix=in_prefix, **both)
+        self.out_in = Direction(backend, frontend, prefix=out_prefix, **both)
         self.out_in.possible &= not single
         for way, back in ((self.in_out, self.out_in), (self.out_in, self.in_out)):
             way.way_back = way if single else back
@@ -254,7 +259,7 @@ class Device:
         self.terminated = False
 
     def flow(self) -> None:
-        """Everything moves that can, one direction after the other."""
+        """Let everything move that can, one direction after the other."""
         if not (self.paused or self.terminated):
             self.in_out.flow()
             self.out_in.flow()

@@ -30,7 +30,6 @@ from typing import Any, Callable, NamedTuple
 import zmq
 
 from zdev._contract import End
-
 from zdev.testing.model import CANNOT_RECEIVE, CANNOT_SEND, Type
 
 EAGAIN, EINTR, ENOMEM, EHOSTUNREACH = errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EHOSTUNREACH
@@ -112,6 +111,7 @@ class Message:
 
     @property
     def data(self) -> bytes:
+        """Its bytes, also those that the loop has written."""
         return self._buffer.raw[: self.size] if self._buffer else self._data
 
     @property
@@ -175,13 +175,13 @@ class Socket:
     # What peers do
 
     def deliver(self, frames: Iterable[bytes]) -> None:
-        """A peer sends a message."""
+        """Let a peer send a message."""
         self._inbox.append(Incoming(frames))
         if not self._awake:
             self._commands.append(self._wake)
 
     def make_room(self, messages: int = 1) -> None:
-        """A peer receives messages."""
+        """Let a peer receive messages."""
 
         def add() -> None:
             assert self._room is not None
@@ -378,8 +378,8 @@ class ScriptedLibzmq:
         """What happens just before the call of that number."""
         self.script: deque[Callable[[], None]] = deque()
         """What happens while the loop blocks."""
-        self.on_block: Callable[[bool], None] = lambda bounded: None
-        """Called when the loop blocks, perhaps for a bounded time; what it raises is a violation."""
+        self.on_block: Callable[[bool], None] = lambda _bounded: None
+        """Called when the loop blocks, perhaps for a bounded time; what it raises violates."""
         self.over = False
         """Whether the loop blocked when nothing was left in the script; it was woken then."""
         self.woken = False
@@ -420,7 +420,7 @@ class ScriptedLibzmq:
             from zdev._engines.via_ctypes import CtypesEngine as PythonEngine
         else:
             from zdev._engines.via_cffi import CffiEngine as PythonEngine  # type: ignore[assignment]
-        engine = PythonEngine(self.addresses)
+        engine: Any = PythonEngine(self.addresses)
         engine.poll = self.poll
         return engine
 

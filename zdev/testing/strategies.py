@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 import zmq
@@ -248,7 +248,7 @@ def traffic(
     single: bool = False,
     strange: bool = True,
 ) -> st.SearchStrategy[Traffic]:
-    """Draw what the peers of a device send: several senders, mixed, both ways where that is possible.
+    """Draw what the peers of a device send: several senders, mixed, both ways if possible.
 
     Parameters
     ----------
@@ -267,5 +267,4 @@ def traffic(
     if frontend is not None and backend is not None:
         known = Traffic(frontend, backend, (), single=single)  # or it raises
         ends = st.just((Type(known.frontend), Type(known.backend)))
-    strategy = _traffic(ends, max_messages, single, strange)
-    return cast("st.SearchStrategy[Traffic]", strategy)
+    return _traffic(ends, max_messages, single, strange)
