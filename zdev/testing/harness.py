@@ -25,8 +25,8 @@ __all__ = ["DeviceError", "DeviceHarness", "Inbox", "check_device"]
 
 Frames = list[bytes]
 
-# Seconds that a closing message gets before the next sender's, so that a device that mixes two
-# messages up does it the same way each time. It delays devices that are wrong, no others.
+# Seconds that messages get before the closing messages, and these before the next sender's, so that
+# a device that mixes two up does it the same way each time. It delays devices that are wrong only.
 MOMENT = 0.05
 
 
@@ -440,10 +440,12 @@ class DeviceHarness:
         by_name = {peer.name: peer for peer in self._peers}
         for sender, frames in self.traffic.sends:
             self._send(by_name[sender], [*frames])
+        self._receive_all(MOMENT)
         for peer in reversed(self._peers):
             if peer.is_client or self.traffic.pair.upstream:
                 self._send_closing(peer)
-        self._receive_all()
+        if not self._receive_all(self.timeout):
+            self._stuck("the device does not go on")
         self.receive_rest()
 
     def receive_rest(self) -> None:
@@ -462,7 +464,8 @@ class DeviceHarness:
         elif self.traffic.pair.client == Type.XPUB:
             for peer in self._peers[:-1]:
                 peer.inbox.expect("the device", [b"\x01"])
-        self._receive_all()
+        if not self._receive_all(self.timeout):
+            self._stuck("the subscription does not arrive")
 
     def _plan(self, sender: _Peer, frames: Frames) -> None:
         """Tell the model of a message, and those who are to get it."""
@@ -510,16 +513,15 @@ class DeviceHarness:
                 self._send(sender, [peer.identity, closing])
         else:
             self._send(sender, [closing])
-        while not all(peer.inbox.has_all(sender.name) for peer in self._peers):
-            if not self._receive(MOMENT):
-                return
+        self._receive_all(MOMENT, sender.name)
 
-    def _receive_all(self) -> None:
-        """Receive until nothing is missing."""
+    def _receive_all(self, patience: float, sender: str | None = None) -> bool:
+        """Receive until nothing is missing, of one sender or any; False if nothing comes."""
         __tracebackhide__ = True
-        while not all(peer.inbox.has_all() for peer in self._peers + self._monitors):
-            if not self._receive(self.timeout):
-                self._stuck("the device does not go on")
+        while not all(peer.inbox.has_all(sender) for peer in self._peers + self._monitors):
+            if not self._receive(patience):
+                return False
+        return True
 
     def _receive(self, patience: float, writer: _Peer | None = None) -> bool:
         """Receive what comes next, or wait until a peer can send; False if nothing happens."""

@@ -110,16 +110,21 @@ def tracked_context(patience: float = 5.0) -> Iterator[TrackedContext]:
         try:
             yield context
         finally:
+            # pyzmq's own thread ends when there is nothing more for it to do.
+            new = set(threading.enumerate()) - threads - {garbage.gc.thread}
+            _join(new, patience)
             left = [f"socket {socket!r}" for socket in context.open_sockets]
-            left += [f"thread {t}" for t in threading.enumerate() if _leaked(t, threads)]
-            ended = end_context(context, set(threading.enumerate()) - threads, patience)
+            left += [f"thread {thread}" for thread in new if thread.is_alive()]
+            ended = end_context(context, new, patience)
         if left or not ended:
             raise LeakError("left behind:\n  " + "\n  ".join(left or ["a socket of the context"]))
 
 
-def _leaked(thread: threading.Thread, before: set[threading.Thread]) -> bool:
-    """Tell whether a thread is new, runs, and is not pyzmq's own."""
-    return thread not in before and thread is not garbage.gc.thread
+def _join(threads: set[threading.Thread], patience: float) -> None:
+    """Wait until threads have ended, but not for ever."""
+    end = time.monotonic() + patience
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def end_context(
@@ -134,9 +139,7 @@ def end_context(
         return True
     term = threading.Thread(target=context.term, daemon=True)
     term.start()
-    end = time.monotonic() + patience
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+    _join(threads, patience)
     if any(thread.is_alive() for thread in threads):
         return False
     for socket in context.open_sockets:
