@@ -24,14 +24,15 @@ class LeakError(AssertionError):
 class TrackedContext(zmq.Context[zmq.Socket[bytes]]):
     """A context that knows which of its sockets are open. They do not linger, unless told to."""
 
-    _open: list[zmq.Socket[bytes]]
-    _lock: threading.Lock
     # pyzmq sets what a class has as an attribute, and takes all else for socket options.
-    _open, _lock = [], threading.Lock()
+    _open: list[zmq.Socket[bytes]] = []  # noqa: RUF012 - each has its own
+    _ending: threading.Thread | None = None
+    _lock: threading.Lock = threading.Lock()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._open = []
+        self._lock = threading.Lock()
         self.setsockopt(zmq.LINGER, 0)
 
     def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
@@ -40,6 +41,18 @@ class TrackedContext(zmq.Context[zmq.Socket[bytes]]):
         with self._lock:
             self._open = [*self.open_sockets, socket]
         return socket
+
+    def end(self) -> threading.Thread:
+        """Begin to terminate it, if that has not begun, and return the thread that does it."""
+        with self._lock:
+            if self._ending is None:
+                self._ending = threading.Thread(target=super().term, daemon=True)
+                self._ending.start()
+        return self._ending
+
+    def term(self) -> None:
+        """Terminate it, as ``zmq.Context.term`` does; also if another thread does so already."""
+        self.end().join()
 
     @property
     def open_sockets(self) -> list[zmq.Socket[bytes]]:
@@ -111,7 +124,7 @@ def tracked_context(patience: float = 5.0) -> Iterator[TrackedContext]:
             yield context
         finally:
             # pyzmq's own thread ends when there is nothing more for it to do.
-            new = set(threading.enumerate()) - threads - {garbage.gc.thread}
+            new = set(threading.enumerate()) - threads - {garbage.gc.thread, context._ending}
             _join(new, patience)
             left = [f"socket {socket!r}" for socket in context.open_sockets]
             left += [f"thread {thread}" for thread in new if thread.is_alive()]
@@ -135,14 +148,11 @@ def end_context(
     Its sockets are closed when the threads have ended, since a socket belongs to one thread at a
     time. If they don't, nothing more can be done; nothing waits for ever.
     """
-    if context.closed:
-        return True
-    term = threading.Thread(target=context.term, daemon=True)
-    term.start()
+    ending = context.end()
     _join(threads, patience)
     if any(thread.is_alive() for thread in threads):
         return False
     for socket in context.open_sockets:
         socket.close()
-    term.join(patience)
-    return not term.is_alive()
+    ending.join(patience)
+    return not ending.is_alive()
