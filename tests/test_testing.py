@@ -369,6 +369,10 @@ def test_the_example_is_short() -> None:
     assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
 
 
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython",
+    reason="pyzmq's monitored queue for PyPy is another one, without this fault",
+)
 def test_the_example_finds_what_pyzmq_merges(tmp_path: pathlib.Path) -> None:
     """An expected failure: if this no longer fails, pyzmq has mended its monitored queue."""
     assert "from zmq.devices import monitored_queue" in EXAMPLE
