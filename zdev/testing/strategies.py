@@ -178,8 +178,7 @@ def messages(min_frames: int = 1, max_frames: int = 4) -> st.SearchStrategy[list
 def identities() -> st.SearchStrategy[bytes]:
     """Draw a routing id: 1 to 255 bytes, the first of which is not 0, as libzmq keeps those."""
     return st.one_of(
-        st.lists(st.sampled_from(b"abcdefgh"), min_size=1, max_size=5).map(bytes),
-        st.sampled_from([29, 30, 33, 34, 255]).map(lambda size: b"z" * size),
+        st.sampled_from([b"a", b"b", *(b"z" * size for size in (5, 29, 30, 33, 34, 255))]),
         st.tuples(st.sampled_from([b"\1", b"\xff"]), st.binary(max_size=254)).map(
             lambda parts: parts[0] + parts[1]
         ),
