@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import errno
 import importlib.util
 import os
@@ -12,17 +13,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Callable
 
+import hypothesis.strategies as st
 import pytest
 import zmq
 from hypothesis import find, given, settings
 
 import zdev
+from zdev._contract import WOKEN
 from zdev.testing import (
     DeviceError,
     DeviceHarness,
     Inbox,
+    ScriptedLibzmq,
     Send,
     Traffic,
     faults,
@@ -35,14 +40,16 @@ from zdev.testing import (
     traffic,
 )
 from zdev.testing.leaks import LeakError, end_context, tracked_context
+from zdev.testing.model import Type
 
 from .fuzzing import examples
-from .support import DEADLINE, python
+from .support import DEADLINE, available_engines, python
 from .test_readme import BLOCKS
 
 Message = list[bytes]
 Spoil = Callable[[Iterator[Message]], Iterator[Message]]
 
+SCRIPTABLE = [name for name in available_engines() if name != "pyzmq"]
 ROOT = pathlib.Path(zdev.__file__).parent.parent
 PULL_PUSH = Traffic(
     zmq.PULL, zmq.PUSH, [Send("c0", [b"first"]), Send("c0", [b"2a", b"2b"]), Send("c0", [b"3"])]
@@ -560,6 +567,31 @@ def test_what_is_found_is_short(
 @examples(50)
 def test_traffic_can_be_pasted(sent: Traffic) -> None:
     assert eval(repr(sent), {"zmq": zmq, "Send": Send, "Traffic": Traffic}) == sent
+
+
+@pytest.mark.parametrize("name", SCRIPTABLE)
+@given(failing=faults(), messages=st.lists(messages(), max_size=3))
+@examples(20)
+def test_a_scripted_libzmq(name: str, failing: dict[int, int], messages: list[Message]) -> None:
+    libzmq = ScriptedLibzmq()
+    frontend = libzmq.socket(Type.PULL, "frontend")
+    backend = libzmq.socket(Type.PUSH, "backend")
+    for message in messages:
+        libzmq.script.append(partial(frontend.deliver, message))
+    libzmq.faults.update(failing)
+    loop = libzmq.loop(name, frontend, backend)
+    assert libzmq.run(loop) == WOKEN
+    libzmq.check()
+    lost = loop.statistics().frontend_to_backend.dropped
+    assert len(backend.arrived) == len(messages) - lost
+    assert lost or backend.arrived == messages
+
+
+@pytest.mark.skipif("ctypes" not in SCRIPTABLE, reason="the example names the engine ctypes")
+def test_the_example_of_the_scripted_libzmq() -> None:
+    names = {"ScriptedLibzmq": ScriptedLibzmq, "Type": Type, "errno": errno}
+    (example,) = doctest.DocTestFinder(recurse=False).find(ScriptedLibzmq, "it", globs=names)
+    assert doctest.DocTestRunner().run(example) == (0, 8)
 
 
 def test_an_inbox_keeps_each_order() -> None:

@@ -17,7 +17,8 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from zdev.testing import model
-from zdev.testing.harness import DeviceError, DeviceHarness, Inbox
+from zdev.testing.harness import DeviceHarness
+from zdev.testing.inbox import DeviceError, Inbox
 from zdev.testing.leaks import TrackedContext, no_leaks
 from zdev.testing.scripted import ScriptedLibzmq
 from zdev.testing.strategies import (

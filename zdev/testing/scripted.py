@@ -29,7 +29,7 @@ from typing import Any, Callable, NamedTuple
 
 import zmq
 
-from zdev._contract import End
+from zdev._contract import WOKEN, End, Loop, Settings
 from zdev.testing.model import CANNOT_RECEIVE, CANNOT_SEND, Type
 
 EAGAIN, EINTR, ENOMEM, EHOSTUNREACH = errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EHOSTUNREACH
@@ -365,7 +365,27 @@ class PollFd(ctypes.Structure):
 
 
 class ScriptedLibzmq:
-    """The table, and the world behind it. Make a new one for each schedule."""
+    """The table, and the world behind it. Make a new one for each schedule.
+
+    Parameters
+    ----------
+    throttled : bool
+        Whether a send leaves the socket's commands alone, as libzmq's mostly does.
+
+    Examples
+    --------
+    A receive that is interrupted does a relay no harm:
+
+    >>> libzmq = ScriptedLibzmq()
+    >>> frontend = libzmq.socket(Type.PULL, "frontend")
+    >>> backend = libzmq.socket(Type.PUSH, "backend")
+    >>> libzmq.script.append(lambda: frontend.deliver([b"two", b"frames"]))
+    >>> libzmq.faults[4] = errno.EINTR
+    >>> code = libzmq.run(libzmq.loop("ctypes", frontend, backend))
+    >>> backend.arrived
+    [[b'two', b'frames']]
+    >>> libzmq.check()
+    """
 
     def __init__(self, *, throttled: bool = False) -> None:
         self.throttled = throttled
@@ -423,6 +443,39 @@ class ScriptedLibzmq:
         engine: Any = PythonEngine(self.addresses)
         engine.poll = self.poll
         return engine
+
+    def loop(
+        self,
+        engine: str,
+        frontend: Socket,
+        backend: Socket,
+        capture: Socket | None = None,
+        control: Socket | None = None,
+        **settings: Any,
+    ) -> Loop:
+        """Make an engine's relay loop over these sockets; settings are those of `zdev.Relay`."""
+        policy = settings.pop("capture_policy", "block")
+        chosen = {"in_prefix": None, "out_prefix": None, "swap": False, "burst": 64, **settings}
+        made: Loop = self.engine(engine).loop(
+            Settings(
+                frontend=frontend.end,
+                backend=backend.end,
+                capture=capture.end if capture else None,
+                control=control.end if control else None,
+                capture_drop=policy == "drop",
+                wakeup_fd=WAKEUP_FD,
+                **chosen,
+            )
+        )
+        return made
+
+    def run(self, loop: Loop) -> int:
+        """Run a loop until the script is over or the loop has ended; return what it returned."""
+        while True:
+            self.woken = False
+            code = loop.run(-1)
+            if code != WOKEN or self.over:
+                return code
 
     # Reports
 
