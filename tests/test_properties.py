@@ -22,6 +22,9 @@ from zdev.testing.strategies import PAIRS
 from .fuzzing import bursts, examples
 from .support import wait_until
 
+# Seconds after which counting counts as stalled: few, since Hypothesis tries a failure many times.
+STALLED = 5.0
+
 HWMS = st.lists(st.sampled_from([0, 1, 2, 3, 10, 1000]), min_size=1, max_size=9)
 
 ENDS = {"-".join(end.name for end in ends): traffic(*ends) for ends in PAIRS}
@@ -80,8 +83,8 @@ def test_traffic(
         harness.check()
         *ways, copies = harness.model.statistics()
         # The last message of all may have come before it was counted, or its copy after it.
-        wait_until(lambda: relays[0].statistics()[:2] == tuple(ways))
-        wait_until(lambda: sum(relays[0].statistics().capture) == sum(copies))
+        wait_until(lambda: relays[0].statistics()[:2] == tuple(ways), STALLED)
+        wait_until(lambda: sum(relays[0].statistics().capture) == sum(copies), STALLED)
         harness.receive_rest()
         counted = relays[0].statistics().capture
         captured = len(harness.inboxes["the capture"].received) if capture else 0
