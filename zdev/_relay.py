@@ -446,13 +446,16 @@ class Relay:
 
         For users with an event loop of their own: call it when the ``ZMQ_FD`` of a socket is
         readable, and again until it returns 0; also once it is made, and after `resume`, `stop`
-        and a `call` that uses a socket, which such a loop cannot see.
+        and a `call` that uses a socket, which such a loop cannot see. While a message is parked
+        that a ROUTER with ROUTER_MANDATORY or an XPUB with XPUB_NODROP refused, call it every now
+        and then too: whether these have room, their descriptors do not always tell.
 
         Returns
         -------
         int or None
             How much moved: messages taken, parked messages sent, commands served. 0 means that
-            nothing can until a socket's ``ZMQ_FD`` is readable. None after `stop` or TERMINATE.
+            nothing can until a socket's ``ZMQ_FD`` is readable (but see above). None after `stop`
+            or TERMINATE.
 
         Raises
         ------
