@@ -80,6 +80,7 @@ direction_open (zdev_relay *self, zdev_way way, zdev_socket *source,
     direction->destination = destination;
     direction->plain = destination && !swap
                     && destination->type != TYPE_ROUTER
+                    && destination->type != TYPE_XSUB
                     && destination->type != TYPE_STREAM;
     direction->stage = STAGE_TAKING;
     zdev_frames_open (self, &direction->held, swap);

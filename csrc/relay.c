@@ -331,19 +331,44 @@ zdev_frames_send (zdev_relay *self, zdev_frames *frames, zdev_socket *to)
     empty, and something to send there; to a STREAM a message is an address and
     one frame, and anything else would shift the meaning of all that follow.  */
 
-static ALWAYS_INLINE int
+static inline int
 routable (const zdev_direction *direction, size_t count, size_t address)
 {
-    if (count < 2)
-        return direction->plain;
     switch (direction->destination->type) {
         case TYPE_ROUTER:
-            return address > 0;
+            return count >= 2 && address > 0;
         case TYPE_STREAM:
-            return address > 0 && count == 2;
+            return count == 2 && address > 0;
         default:
+            return count >= 2 || !direction->held.swap;
+    }
+}
+
+/*  ----------------------------------------------------------------------
+    Would it harm the destination? An XSUB keeps subscriptions in a tree with a
+    level for each byte, which libzmq descends by recursion: it overflows the
+    stack for one of 100 KB, which any subscriber behind an XPUB can send.     */
+
+enum { MAX_SUBSCRIPTION = 1024 };
+
+static int
+harmful (zdev_relay *self, zdev_direction *direction)
+{
+    zdev_frames *held = &direction->held;
+    zdev_chunk *chunk = &held->first;
+    if (direction->destination->type != TYPE_XSUB
+    ||  held->bytes <= 1 + MAX_SUBSCRIPTION)
+        return 0;
+    for (size_t place = 0; place < held->count; place++) {
+        if (place > 0 && place % CHUNK_FRAMES == 0)
+            chunk = chunk->next;
+        zdev_msg *frame = &chunk->frame[place % CHUNK_FRAMES];
+        /*  0 cancels a subscription, 1 makes one, in every frame              */
+        if (self->zmq.msg_size (frame) > 1 + MAX_SUBSCRIPTION
+        &&  *(unsigned char *) self->zmq.msg_data (frame) <= 1)
             return 1;
     }
+    return 0;
 }
 
 /*  ----------------------------------------------------------------------
@@ -489,7 +514,8 @@ deliver (zdev_relay *self, zdev_direction *direction)
 
     if (direction->stage == STAGE_COPY)
         return copy_send (self, direction);
-    if (!direction->destination || held->short_of_memory)
+    if (!direction->destination || held->short_of_memory
+    ||  harmful (self, direction))
         return discard (self, direction, &counters->dropped);
     if (!routable (direction, held->count,
                    self->zmq.msg_size (&held->first.frame[0])))
@@ -631,9 +657,8 @@ short_copy_refused (zdev_relay *self, zdev_direction *direction,
 }
 
 /*  ----------------------------------------------------------------------
-    A short message is not for the straight way: it cannot be routed, or memory
-    for its copy is short, which has so many frames then. Returns as turn_any
-    does.                                                                     */
+    A short message may not go straight on, or memory for its copy is short,
+    which has so many frames then. Returns as turn_any does.                  */
 
 SELDOM static int
 short_detour (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
@@ -649,6 +674,25 @@ short_detour (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
         zdev_frames_empty (self, &direction->copy);
     }
     return deliver (self, direction);
+}
+
+/*  ----------------------------------------------------------------------
+    May a short message go straight on? What deliver has to look at may not.  */
+
+static ALWAYS_INLINE int
+straight (const zdev_direction *direction, size_t count, size_t address)
+{
+    if (count < 2)
+        return direction->plain;
+    switch (direction->destination->type) {
+        case TYPE_ROUTER:
+            return address > 0;
+        case TYPE_STREAM:
+        case TYPE_XSUB:
+            return 0;
+        default:
+            return 1;
+    }
 }
 
 /*  ----------------------------------------------------------------------
@@ -668,7 +712,7 @@ short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
     zdev_msg *slot = copy;
     int error;
 
-    if (!plain && !routable (direction, count, address))
+    if (!plain && !straight (direction, count, address))
         return short_detour (self, direction, last, bytes, 0);
     if (captures) {
         if (direction->has_prefix

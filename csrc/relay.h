@@ -77,7 +77,7 @@ typedef struct {
     zdev_socket *destination;
     zdev_msg prefix;
     int has_prefix;
-    int plain;                  /*  it needs no look at its address            */
+    int plain;                  /*  no frame needs a look at it                */
     zdev_stage stage;
     int copied;                 /*  `copy` was made of what is held            */
     int doubtful;               /*  POLLOUT was shown, yet the send refused    */

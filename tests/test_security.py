@@ -286,8 +286,8 @@ def test_many_identities_come_and_go(engine: str, net: Network) -> None:
         wait_until(lambda: service.relay.statistics().backend_to_frontend.messages_sent == 200 + 20)
 
 
-def test_many_and_large_subscriptions(engine: str, net: Network) -> None:
-    """They go upstream; who has subscribed to less gets no more for it."""
+def test_many_and_long_subscriptions(engine: str, net: Network) -> None:
+    """They go upstream, if they harm nobody; who has subscribed to less gets no more for it."""
     frontend, backend = net.bound(zmq.XSUB), net.bound(zmq.XPUB, "tcp", maxmsgsize=LIMIT)
     relay = zdev.Relay(frontend, backend)
     publisher, honest = net.peer(frontend, zmq.XPUB), net.peer(backend, zmq.SUB)
@@ -298,9 +298,9 @@ def test_many_and_large_subscriptions(engine: str, net: Network) -> None:
             shake(connection, b"SUB")
             for number in range(1000):
                 connection.sendall(frame(b"\1topic %d" % number) + frame(b"\0never %d" % number))
-            connection.sendall(frame(b"\1" + b"x" * (LIMIT - 1)))
+            connection.sendall(frame(b"\1" + b"x" * 1024))
             topics = {publisher.recv() for _ in range(1001)}
-            assert max(map(len, topics)) == LIMIT
+            assert max(map(len, topics)) == 1025
             publisher.send(b"topic 7")
             publisher.send(b"news")
             assert honest.recv() == b"news"
@@ -309,6 +309,38 @@ def test_many_and_large_subscriptions(engine: str, net: Network) -> None:
         publisher.send(b"more news")
         publisher.send(b"news again")
         assert honest.recv() == b"news again"
+
+
+def test_a_subscription_that_would_crash_libzmq(engine: str, net: Network) -> None:
+    """An XSUB's stack would overflow, at the latest when it is closed: it never sees that."""
+    long = b"x" * 1025
+    frontend, backend = net.bound(zmq.XSUB), net.bound(zmq.XPUB, "tcp")
+    relay = zdev.Relay(frontend, backend)
+    publisher, honest = net.peer(frontend, zmq.XPUB), net.peer(backend, zmq.SUB)
+    with running(relay), stranger(backend) as connection:
+        shake(connection, b"SUB")
+        for topic in (long, long * 1000):
+            connection.sendall(frame(b"\1" + topic) + frame(b"\0" + topic) + frame(b"\1" + topic))
+        connection.sendall(frame(b"\2" + long))  # what is none may be as long as it likes
+        assert publisher.recv() == b"\2" + long
+        connection.close()  # then libzmq cancels both
+        wait_until(lambda: relay.statistics().backend_to_frontend.dropped == 8)
+        honest.subscribe(b"news")
+        assert publisher.recv() == b"\1news"
+        publisher.send(b"news")
+        assert honest.recv() == b"news"
+
+
+@pytest.mark.parametrize("prefix", [[], [b"\2"], [b"\2"] * 40])
+def test_it_may_hide_in_any_frame(engine: str, net: Network, prefix: list[bytes]) -> None:
+    frontend, backend = net.bound(zmq.XSUB), net.bound(zmq.DEALER)
+    relay = zdev.Relay(frontend, backend)
+    publisher, stranger = net.peer(frontend, zmq.XPUB), net.peer(backend, zmq.DEALER)
+    with running(relay):
+        stranger.send_multipart([*prefix, b"\1" + b"x" * 500_000])
+        stranger.send(b"\1end")
+        assert publisher.recv() == b"\1end"
+        assert relay.statistics().backend_to_frontend.dropped == 1
 
 
 # Whom a message reaches

@@ -39,7 +39,7 @@ POLLOUT = int(zmq.POLLOUT)
 EAGAIN, EINTR, EFSM, EHOSTUNREACH = errno.EAGAIN, errno.EINTR, int(zmq.EFSM), errno.EHOSTUNREACH
 
 PAIR, REP, DEALER, ROUTER = int(zmq.PAIR), int(zmq.REP), int(zmq.DEALER), int(zmq.ROUTER)
-XPUB, STREAM = int(zmq.XPUB), int(zmq.STREAM)
+XPUB, XSUB, STREAM = int(zmq.XPUB), int(zmq.XSUB), int(zmq.STREAM)
 CANNOT_SEND = (int(zmq.SUB), int(zmq.PULL))
 CANNOT_RECEIVE = (int(zmq.PUB), int(zmq.PUSH))
 
@@ -51,6 +51,8 @@ BOUNDED_ROUNDS = 64
 MAX_COMMANDS = 16
 # What zmq_msg_recv(3) returns at most.
 INT_MAX = 2**31 - 1
+# Bytes of the longest topic that an XSUB is given.
+MAX_SUBSCRIPTION = 1024
 # Messages kept for reuse.
 MAX_SPARE = 64
 
@@ -341,6 +343,22 @@ class PythonLoop:
             return count == 2 and held.head[0] > 0
         return count >= 2 or not held.swap
 
+    def _harmful(self, frames: Frames, kind: int) -> bool:
+        """Tell whether it would harm a destination of this type.
+
+        An XSUB keeps subscriptions in a tree with a level for each byte, which libzmq descends by
+        recursion: it overflows the stack for one of 100 KB, which any subscriber behind an XPUB can
+        send.
+        """
+        if kind != XSUB or frames.bytes <= 1 + MAX_SUBSCRIPTION:
+            return False
+        binding = self._binding
+        return any(
+            # 0 cancels a subscription, 1 makes one, in every frame
+            binding.size(message) > 1 + MAX_SUBSCRIPTION and binding.data(message)[0] <= 1
+            for message in frames.list
+        )
+
     def _make_copy(self, direction: Direction) -> None:
         """Copy `[prefix, frames as sent on]`."""
         direction.copied = True
@@ -402,7 +420,7 @@ class PythonLoop:
         if direction.stage == HELD:
             held = direction.held
             destination = direction.destination
-            if destination is None:
+            if destination is None or self._harmful(held, destination.type):
                 direction.dropped += 1
                 return self._discard(direction)
             if not self._routable(direction, destination.type):
