@@ -1,7 +1,8 @@
 /*  wait.pml: how a relay waits, for Spin. `tests/model/check` runs it.
 
-    What is modelled is csrc/loop.c with what it needs of csrc/relay.c; what a
-    message contains is left out. Each inline is named like the C function it
+    What is modelled is csrc/loop.c with what it needs of csrc/relay.c. Left out
+    is what does not bear on waiting: what messages contain, errors, the turns of
+    REQ and REP, capture_policy "drop", and bounded runs. Each inline is named like the C function it
     stands for. Peers, the user and the operator may act between any two calls
     of libzmq. (A call is one step: whatever they do within it, they could as
     well have done just before it or just after.) The sockets are libzmq's:
