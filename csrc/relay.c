@@ -351,6 +351,17 @@ routable (const zdev_direction *direction, size_t count, size_t address)
 
 enum { MAX_SUBSCRIPTION = 1024 };
 
+/*  A frame makes or cancels a subscription by its first byte, or as a command
+    of ZMTP, which libzmq lets through.                                        */
+
+static int
+subscribes (const void *data)
+{
+    return *(const unsigned char *) data <= 1
+        || memcmp (data, "\6CANCEL", 7) == 0
+        || memcmp (data, "\11SUBSCRIBE", 10) == 0;
+}
+
 static int
 harmful (zdev_relay *self, zdev_direction *direction)
 {
@@ -363,9 +374,8 @@ harmful (zdev_relay *self, zdev_direction *direction)
         if (place > 0 && place % CHUNK_FRAMES == 0)
             chunk = chunk->next;
         zdev_msg *frame = &chunk->frame[place % CHUNK_FRAMES];
-        /*  0 cancels a subscription, 1 makes one, in every frame              */
         if (self->zmq.msg_size (frame) > 1 + MAX_SUBSCRIPTION
-        &&  *(unsigned char *) self->zmq.msg_data (frame) <= 1)
+        &&  subscribes (self->zmq.msg_data (frame)))
             return 1;
     }
     return 0;

@@ -53,6 +53,9 @@ MAX_COMMANDS = 16
 INT_MAX = 2**31 - 1
 # Bytes of the longest topic that an XSUB is given.
 MAX_SUBSCRIPTION = 1024
+# What a frame begins with that makes or cancels a subscription: a byte, or a command of ZMTP, which
+# libzmq lets through.
+SUBSCRIBES = (b"\0", b"\1", b"\6CANCEL", b"\11SUBSCRIBE")
 # Messages kept for reuse.
 MAX_SPARE = 64
 
@@ -354,8 +357,8 @@ class PythonLoop:
             return False
         binding = self._binding
         return any(
-            # 0 cancels a subscription, 1 makes one, in every frame
-            binding.size(message) > 1 + MAX_SUBSCRIPTION and binding.data(message)[0] <= 1
+            binding.size(message) > 1 + MAX_SUBSCRIPTION
+            and binding.data(message).startswith(SUBSCRIBES)
             for message in frames.list
         )
 
