@@ -1,0 +1,659 @@
+"""The faults that `tests.mutate` seeds: what each must do to be worth a place is in its reason.
+
+A pattern is as short as it can be and still be found once, or first behind the text `behind` and
+in the same function, so that it outlives changes nearby and does not wander elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in this file, the old text becomes the new."""
+
+    file: str
+    why: str
+    old: str
+    new: str
+    behind: str = ""
+
+
+RELAY_C = "csrc/relay.c"
+LOOP_C = "csrc/loop.c"
+LOOP = "zdev/_engines/loop.py"
+COMPILED = "zdev/_engines/compiled.py"
+CTYPES = "zdev/_engines/via_ctypes.py"
+RELAY = "zdev/_relay.py"
+WAKEUP = "zdev/_wakeup.py"
+BASE = "zdev/_devices/base.py"
+PROCESS = "zdev/_devices/process.py"
+
+# The functions of relay.c that a message may go through without the bookkeeping of the rest.
+TURN = "\nzdev_direction_turn ("
+FEW = "\nturn_few ("
+SINGLE = "\nsingle_copy ("
+SINGLE_SEND = "\nsingle_copy_send ("
+
+_KEEPS_GIL = """\
+import ctypes
+
+        run = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(
+            int(ffi.cast("intptr_t", ffi.addressof(lib, "zdev_relay_run")))
+        )
+        return run(int(ffi.cast("intptr_t", self._relay)), timeout)"""
+
+MUTANTS = [
+    # Messages, in C
+    Mutant(LOOP_C, "the swap is omitted", "direction->swap = swap;", "direction->swap = 0;"),
+    Mutant(
+        RELAY_C,
+        "the copy is not swapped as the message is",
+        "if (direction->swap && done < 2)",
+        "if (0)",
+    ),
+    Mutant(
+        RELAY_C,
+        "the prefix is there twice",
+        "whole = self->zmq.msg_copy (to++, &direction->prefix) == 0;",
+        "copy->count++, whole = self->zmq.msg_copy (to++, &direction->prefix) == 0"
+        " && self->zmq.msg_copy (to++, &direction->prefix) == 0;",
+    ),
+    Mutant(
+        RELAY_C,
+        "a single frame's copy has its body for a prefix",
+        "msg_copy (slot++, &direction->prefix)",
+        "msg_copy (slot++, &direction->held.first.frame[0])",
+        SINGLE,
+    ),
+    Mutant(
+        RELAY_C,
+        "the copy of a single frame goes without its prefix",
+        "if (direction->has_prefix)",
+        "if (slot++, 0)",
+        SINGLE_SEND,
+    ),
+    Mutant(
+        RELAY_C,
+        "the prefix of a single frame's copy is a message of its own",
+        "frame_send (self, slot++, to, FLAG_SNDMORE)",
+        "frame_send (self, slot++, to, 0)",
+        SINGLE_SEND,
+    ),
+    Mutant(
+        RELAY_C,
+        "the more flag is lost",
+        "int flags = left > 1 ? FLAG_SNDMORE : 0;",
+        "int flags = 0;",
+        "\nzdev_frames_send (",
+    ),
+    Mutant(
+        RELAY_C,
+        "the more flag of a second frame is lost that goes first",
+        "flags = --left > 1 ? FLAG_SNDMORE : 0;",
+        "flags = (--left, 0);",
+    ),
+    Mutant(
+        RELAY_C,
+        "the more flag is lost, in turn_few",
+        "frame_send (self, slot, to, FLAG_SNDMORE)",
+        "frame_send (self, slot, to, 0)",
+        FEW,
+    ),
+    Mutant(
+        RELAY_C,
+        "the last frame has the more flag, in turn_few",
+        "frame_send (self, slot, to, 0)",
+        "frame_send (self, slot, to, FLAG_SNDMORE)",
+        FEW,
+    ),
+    Mutant(
+        RELAY_C,
+        "a message's next frame is looked for when there is none",
+        "int more = self->zmq.msg_more (slot);",
+        "int more = 0;",
+        TURN,
+    ),
+    Mutant(
+        RELAY_C,
+        "a parked message is dropped, and counted",
+        "case SEND_REFUSED:\n            return 0;",
+        "case SEND_REFUSED:\n            return discard (self, direction, &counters->dropped);",
+    ),
+    Mutant(
+        RELAY_C,
+        "a parked message is dropped in silence",
+        "case SEND_REFUSED:\n            return 0;",
+        "case SEND_REFUSED:\n            zdev_frames_empty (self, &direction->held);"
+        " direction->stage = STAGE_TAKING; return 1;",
+    ),
+    Mutant(
+        RELAY_C,
+        "a message lost to a dying peer is counted as sent",
+        "case SEND_LOST:\n            return discard (self, direction, &counters->dropped);",
+        "case SEND_LOST:\n            break;",
+    ),
+    Mutant(
+        RELAY_C,
+        "a PAIR's next peer gets the rest of a message",
+        "if (to->type != TYPE_PAIR && !failed) {",
+        "if (!failed) {",
+    ),
+    Mutant(
+        RELAY_C,
+        "the rest of a message is kept from a socket that waits for it",
+        "if (to->type != TYPE_PAIR && !failed) {",
+        "if (0) {",
+    ),
+    Mutant(
+        RELAY_C,
+        "what cannot be routed is counted as dropped",
+        "return discard (self, direction, &counters->unroutable);",
+        "return discard (self, direction, &counters->dropped);",
+        "case SEND_UNROUTABLE:",
+    ),
+    Mutant(
+        RELAY_C,
+        "EHOSTUNREACH ends the relay",
+        "if (error == EHOSTUNREACH || error == ZDEV_EFSM)",
+        "if (error == ZDEV_EFSM)",
+    ),
+    Mutant(
+        RELAY_C,
+        "an empty address is one",
+        "self->zmq.msg_size (address) > 0",
+        "self->zmq.msg_size (address) >= 0",
+    ),
+    Mutant(
+        RELAY_C,
+        "a REP's reply that nobody asked for waits for the next request",
+        "(error == ZDEV_EFSM && to->type != TYPE_REP)",
+        "(error == ZDEV_EFSM)",
+    ),
+    Mutant(
+        RELAY_C,
+        "a REP whose request goes nowhere does not answer",
+        "if (source->type == TYPE_REP) {",
+        "if (0) {",
+    ),
+    Mutant(
+        RELAY_C,
+        "DONTWAIT is missing from a send",
+        "flags | FLAG_DONTWAIT",
+        "flags",
+        "\nframe_send (",
+    ),
+    Mutant(
+        RELAY_C,
+        "DONTWAIT is missing from a receive",
+        "source->handle, FLAG_DONTWAIT)",
+        "source->handle, 0)",
+        TURN,
+    ),
+    Mutant(
+        RELAY_C,
+        "EINTR escapes from a send",
+        "if (error != EINTR)\n            return error;",
+        "return error;",
+        "\nframe_send (",
+    ),
+    Mutant(RELAY_C, "EINTR escapes from a receive", "if (rc != -EINTR)", "if (1)"),
+    Mutant(
+        LOOP_C,
+        "EINTR escapes from a look at the events",
+        "if (error != EINTR)\n            return -error;",
+        "return -error;",
+    ),
+    Mutant(
+        LOOP_C,
+        "EINTR escapes from the wait",
+        "return error == EINTR ? ZDEV_WOKEN : -error;",
+        "return -error;",
+    ),
+    Mutant(
+        RELAY_C,
+        "ETERM is swallowed",
+        "return rc == -EAGAIN || rc == -ZDEV_EFSM ? 0 : rc;",
+        "return rc < 0 ? 0 : rc;",
+    ),
+    # The capture, in C
+    Mutant(
+        RELAY_C,
+        "the capture gets what the destination has not accepted",
+        "if (self->capture && !direction->copied)\n        copy_make (self, direction);",
+        "if (self->capture && !direction->copied) {\n"
+        "        copy_make (self, direction);\n"
+        "        zdev_frames_send (self, &direction->copy, self->capture, 0); }",
+    ),
+    Mutant(
+        RELAY_C,
+        "capture_policy='drop' waits",
+        "(rc == SEND_REFUSED && !self->capture_drop)",
+        "rc == SEND_REFUSED",
+    ),
+    Mutant(
+        RELAY_C,
+        "a capture that fails ends the relay, under 'drop' too",
+        "if (rc < 0 && self->capture_drop)",
+        "if (0)",
+    ),
+    Mutant(
+        RELAY_C,
+        "frames of a dropped copy are not closed",
+        "zdev_frames_empty (self, &direction->copy);",
+        "frames_reset (self, &direction->copy);",
+        "self->capture_dropped++;",
+    ),
+    Mutant(
+        LOOP_C,
+        "what an XPUB capture's peers send is not read",
+        "self->capture->type == TYPE_XPUB",
+        "0",
+    ),
+    Mutant(
+        LOOP_C,
+        "what is parked is not closed at the end",
+        "zdev_frames_close (self, &self->direction[i].held);",
+        "",
+    ),
+    Mutant(
+        RELAY_C,
+        "the frames behind the sixteenth are not closed",
+        "chunk_close (self, next);",
+        "",
+    ),
+    # Counters, in C
+    Mutant(
+        RELAY_C,
+        "frames_received is off by one",
+        "counters.frames_received += frames;",
+        "counters.frames_received += frames + 1;",
+        "\nenter (",
+    ),
+    Mutant(
+        RELAY_C,
+        "bytes_sent is off by one",
+        "counters->bytes_sent += bytes;",
+        "counters->bytes_sent += bytes - 1;",
+        "\nconclude (",
+    ),
+    Mutant(
+        RELAY_C,
+        "messages_sent is off by one",
+        "counters->messages_sent++;",
+        ";",
+        "\nconclude (",
+    ),
+    Mutant(
+        RELAY_C,
+        "messages_sent is off by one, in turn_few",
+        "counters->messages_sent++;",
+        "counters->messages_sent += 2;",
+        FEW,
+    ),
+    Mutant(
+        RELAY_C,
+        "frames_sent is off by one, in turn_few",
+        "counters->frames_sent += count;",
+        "counters->frames_sent += count - 1;",
+        FEW,
+    ),
+    Mutant(
+        RELAY_C,
+        "a frame's bytes are not counted, in turn_few",
+        "bytes += (unsigned) rc;",
+        ";",
+        FEW,
+    ),
+    Mutant(RELAY_C, "single frames are not counted", "singles++;", ";", TURN),
+    Mutant(
+        RELAY_C,
+        "single frames' bytes are not counted",
+        "counters->bytes_received += bytes;",
+        ";",
+        TURN,
+    ),
+    Mutant(
+        RELAY_C,
+        "capture_sent is off by one",
+        "self->capture_sent++;",
+        ";",
+        "\ncopy_conclude (",
+    ),
+    Mutant(
+        RELAY_C,
+        "capture_sent is off by one, of single frames",
+        "self->capture_sent++;",
+        ";",
+        SINGLE_SEND,
+    ),
+    Mutant(
+        LOOP_C,
+        "parked is not counted",
+        "counters->parked = self->direction[i].stage == STAGE_HELD;",
+        "counters->parked = 0;",
+    ),
+    # Turns and waiting, in C
+    Mutant(
+        RELAY_C,
+        "a burst has one too many",
+        "while (moved < self->burst)",
+        "while (moved <= self->burst)",
+        TURN,
+    ),
+    Mutant(
+        LOOP_C,
+        "a busy loop ignores the wake-up",
+        "if (self->since_look >= self->burst)",
+        "if (0)",
+    ),
+    Mutant(
+        LOOP_C,
+        "control has to wait until the traffic is over",
+        "for (int i = 0; i < MAX_COMMANDS && self->control",
+        "for (int i = 0; moved == 0 && i < MAX_COMMANDS && self->control",
+    ),
+    Mutant(
+        LOOP_C,
+        "the wake-up descriptor is not polled",
+        "item[0].fd = self->wakeup_fd;",
+        "item[0].fd = -1;",
+    ),
+    Mutant(
+        LOOP_C,
+        "a paused relay spins",
+        "i < self->directions && !self->paused; i++)",
+        "i < self->directions; i++)",
+        "\nis_read (",
+    ),
+    Mutant(
+        LOOP_C,
+        "a parked relay spins",
+        "&&  self->direction[i].stage == STAGE_TAKING)",
+        ")",
+        "\nis_read (",
+    ),
+    Mutant(
+        RELAY_C,
+        "a doubtful direction spins",
+        "direction->doubtful = shown && rc == 0 && direction->stage == stage;",
+        "direction->doubtful = 0;",
+    ),
+    Mutant(
+        LOOP_C,
+        "a doubtful direction has no timer",
+        "*timeout = DOUBT_TIMEOUT;",
+        ";",
+    ),
+    Mutant(
+        RELAY_C,
+        "what was parked for a ROUTER's dead peer is never tried again",
+        "if (!shown && socket->type != TYPE_ROUTER)",
+        "if (!shown)",
+    ),
+    Mutant(
+        RELAY_C,
+        "a send may eat a wake-up: the destination stays settled",
+        "to->settled = 0;",
+        ";",
+        "\nzdev_frames_send (",
+    ),
+    Mutant(
+        RELAY_C,
+        "a send may eat a wake-up, in turn_few",
+        "to->settled = 0;",
+        ";",
+        FEW,
+    ),
+    Mutant(
+        RELAY_C,
+        "a send may eat a wake-up, of single frames",
+        "to->settled = 0;",
+        ";",
+        TURN,
+    ),
+    Mutant(
+        RELAY_C,
+        "a source is not read again once what was parked is gone",
+        "if (rc == 1)\n        direction->source->settled = 0;",
+        "",
+        "\nzdev_direction_retry (",
+    ),
+    Mutant(
+        LOOP_C,
+        "a receive may eat the wake-up of a parked message",
+        "awaited->settled = 0;",
+        ";",
+    ),
+    Mutant(
+        LOOP_C,
+        "RESUME does not look at what came meanwhile",
+        "unsettle (self);",
+        ";",
+        "self->paused = 0;",
+    ),
+    # Control, in C
+    Mutant(
+        LOOP_C,
+        "STATISTICS has another order",
+        "now.in_out.frames_received, now.in_out.bytes_received,",
+        "now.in_out.bytes_received, now.in_out.frames_received,",
+    ),
+    Mutant(
+        LOOP_C,
+        "STATISTICS has the sides the wrong way round",
+        "now.out_in.frames_sent, now.out_in.bytes_sent,",
+        "now.in_out.frames_sent, now.in_out.bytes_sent,",
+    ),
+    Mutant(
+        LOOP_C,
+        "TERMINATE is ignored in a pause",
+        "self->terminated = 1;",
+        "self->terminated = !self->paused;",
+    ),
+    Mutant(
+        LOOP_C,
+        "what is parked is not tried a last time",
+        "rc = zdev_relay_flush (self);",
+        "",
+        "\nzdev_relay_run (",
+    ),
+    Mutant(LOOP_C, "an unknown request is not answered", "asked = type == TYPE_REP", "asked = 0"),
+    # The engines
+    Mutant(
+        COMPILED,
+        "the GIL is kept, by the C loop",
+        "return int(lib.zdev_relay_run(self._relay, timeout))",
+        _KEEPS_GIL,
+    ),
+    Mutant(
+        CTYPES,
+        "the GIL is kept by what may have to wait for it",
+        'self.send = bind("msg_send", number, pointer, pointer, number)',
+        'self.send = bind("msg_send", number, pointer, pointer, number, library=keeping)',
+    ),
+    # The Python loop
+    Mutant(LOOP, "the swap is omitted", "if swap:", "if False:", "def _send("),
+    Mutant(LOOP, "the copy is not swapped", "if direction.swap:", "if False:", "def _make_copy("),
+    Mutant(
+        LOOP,
+        "the prefix comes last",
+        "[direction.prefix, *originals]",
+        "[*originals, direction.prefix]",
+    ),
+    Mutant(
+        LOOP,
+        "the prefix is there twice",
+        "[direction.prefix, *originals]",
+        "[direction.prefix, direction.prefix, *originals]",
+    ),
+    Mutant(LOOP, "the more flag is lost", "SNDMORE if place < last else 0", "0"),
+    Mutant(
+        LOOP,
+        "a parked message is dropped",
+        "if result == REFUSED:\n                return 0",
+        "if result == REFUSED:\n                direction.dropped += 1\n"
+        "                return self._discard(direction)",
+    ),
+    Mutant(
+        LOOP,
+        "a PAIR's next peer gets the rest of a message",
+        "or (result == LOST and to.type == PAIR)",
+        "",
+    ),
+    Mutant(
+        LOOP,
+        "EINTR escapes from a receive",
+        "if error == EINTR:\n                    continue",
+        "",
+    ),
+    Mutant(LOOP, "EINTR escapes from a send", "if error != EINTR:", "if True:", "def _send_frame("),
+    Mutant(LOOP, "DONTWAIT is missing from a send", "flags | DONTWAIT", "flags"),
+    Mutant(
+        LOOP,
+        "frames_received is off by one",
+        "frames_received += len(held.list)",
+        "frames_received += len(held.list) - 1",
+    ),
+    Mutant(
+        LOOP,
+        "a frame's bytes are not counted",
+        "frames.bytes += size",
+        "frames.bytes = size",
+    ),
+    Mutant(
+        LOOP,
+        "what cannot be routed is counted as dropped",
+        "direction.unroutable += 1",
+        "direction.dropped += 1",
+        "if result == UNROUTABLE:",
+    ),
+    Mutant(
+        LOOP,
+        "capture_policy='drop' waits",
+        "(result == REFUSED and not self._capture_drop)",
+        "result == REFUSED",
+    ),
+    Mutant(
+        LOOP,
+        "frames of a message that goes nowhere are not released",
+        "self._empty(direction.held)",
+        "self._forget(direction.held)",
+        "def _discard(",
+    ),
+    Mutant(
+        LOOP,
+        "a REP whose request goes nowhere does not answer",
+        "if source.type == REP:",
+        "if False:",
+        "def _discard(",
+    ),
+    Mutant(LOOP, "a burst has one too many", "moved < self._burst", "moved <= self._burst"),
+    Mutant(
+        LOOP,
+        "a busy loop ignores the wake-up",
+        "if self._since_look >= self._burst:",
+        "if False:",
+    ),
+    Mutant(LOOP, "a send may eat a wake-up", "to.settled = False", "pass", "def _send("),
+    Mutant(
+        LOOP,
+        "the wake-up descriptor is not polled",
+        "fds = [self._wakeup_fd]",
+        "fds: list[int] = []",
+    ),
+    Mutant(LOOP, "a paused relay spins", "not self._paused", "True", "def _is_read("),
+    Mutant(
+        LOOP,
+        "a doubtful direction spins",
+        "direction.doubtful = shown and",
+        "direction.doubtful = False and",
+    ),
+    Mutant(
+        LOOP,
+        "TERMINATE is ignored in a pause",
+        "self._terminated = True",
+        "self._terminated = not self._paused",
+    ),
+    Mutant(
+        LOOP,
+        "STATISTICS has another order",
+        "(there.frames_received, there.bytes_received)",
+        "(there.bytes_received, there.frames_received)",
+    ),
+    # Relays and devices
+    Mutant(
+        RELAY,
+        "signal handlers wait until the relay has ended",
+        "signals.deliver()",
+        "pass",
+        "def _attend(",
+    ),
+    Mutant(
+        RELAY,
+        "stop() does not wake the relay",
+        "self._wakeup.wake()",
+        "pass",
+        "self._stops.append(at)",
+    ),
+    Mutant(
+        RELAY,
+        "stop() does not try what is parked a last time",
+        "raise_for(self._loop.flush())",
+        "pass",
+    ),
+    Mutant(RELAY, "a stop ends the next run too", "del self._stops[:count]", "pass"),
+    Mutant(
+        RELAY,
+        "a drain leaves the pause as it is",
+        "self._loop.paused = False  # a drain ends a pause",
+        "pass",
+    ),
+    Mutant(RELAY, "a drain does not end before its time", "and not parked and now >=", "and now <"),
+    Mutant(RELAY, "two relays may use one socket", "is not self:", "is None:", "def _claim("),
+    Mutant(
+        RELAY,
+        "two ROUTER sockets are not swapped between by default",
+        "swap = ends[front].type == ends[back].type == zmq.ROUTER",
+        "swap = False",
+    ),
+    Mutant(RELAY, "a call does not get its result", "future.set_result(result)", "pass"),
+    Mutant(
+        WAKEUP,
+        "set_wakeup_fd is not put back",
+        "signal.set_wakeup_fd(-1)",
+        "pass",
+        "def _restore(",
+    ),
+    Mutant(
+        BASE,
+        "what was unbound is still among the endpoints",
+        "bound.remove(pair)",
+        "pass",
+    ),
+    Mutant(BASE, "a device's sockets are not closed", "target.close()", "pass", "def _close_sock"),
+    Mutant(BASE, "a device's error is not kept", "self.exception = error", "pass", "def _fail("),
+    Mutant(
+        BASE,
+        "a live edit is not for the next start",
+        "with contextlib.suppress(zmq.ZMQError), self._planning(role):\n            plan()",
+        "pass",
+    ),
+    Mutant(
+        PROCESS,
+        "an orphan lives on",
+        "os._exit(1)",
+        "pass",
+        "def _obey(",
+    ),
+    Mutant(
+        PROCESS,
+        "the parent does not close its end of a process's link",
+        "link.close()",
+        "pass",
+        "if error is not None:\n                self._fail(error)",
+    ),
+]
