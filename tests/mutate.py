@@ -163,8 +163,8 @@ def run_tests(tree: Path, engine: str, files: list[str]) -> tuple[bool, str]:
         text = output.read()
     if code == 0:
         return False, ""
-    failed = re.search(r"^(?:FAILED|ERROR) (tests\S*)", text, re.MULTILINE)
-    begun = re.findall(r"^(tests/\S+::\S.*?)(?: PASSED|$)", text, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests.*?)(?: - |$)", text, re.MULTILINE)
+    begun = re.findall(r"^(tests/\S+::.*?)(?: PASSED.*| *)$", text, re.MULTILINE)
     last = begun[-1] if begun else text[-2000:]
     if code is None or code == -signal.SIGALRM:
         return True, f"{last} hangs"
@@ -228,6 +228,8 @@ def main() -> int:
     if options.list:
         print(*(f"{m.file}: {m.why}" for m in chosen), sep="\n")
         return bool(missing)
+    # A shell that starts us in the background ignores Ctrl-C, and so would the tests of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     count = {"caught": 0, "SURVIVED": 0, "VOID": 0}
     with base_tree() as base, ThreadPoolExecutor(options.jobs) as pool:
