@@ -301,7 +301,8 @@ class ProcessHost(DeviceHost):
 
     def __init__(self, plan: Plan, context: zmq.Context[Any]) -> None:
         super().__init__(plan, context)
-        self.device._launch_class = multiprocessing.get_context(plan.start_method).Process
+        processes: Any = multiprocessing.get_context(plan.start_method)
+        self.device._launch_class = processes.Process
 
     def start(self) -> None:
         with _making:

@@ -87,7 +87,7 @@ def raw_sender(
         connection.sendall(_frame(ready, COMMAND))
         _take(connection, _take(connection, 2)[1])
         connection.settimeout(None)
-        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=connection)
+        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=connection.fileno())
     data = b""
     for number in range(rng.randrange(4)):
         frames = [*envelope, *make(rng, sender, number)]

@@ -637,6 +637,7 @@ class Stage:
         if copies != there.messages_sent + back.messages_sent:
             raise Violation(f"{copies} copies of {there.messages_sent + back.messages_sent}: {now}")
         if self.last is not None:
+            old: Any
             for old, new in zip(self.last, now):
                 for field, before, after in zip(old._fields, old, new):
                     if after < before and field != "parked":
