@@ -135,7 +135,7 @@ def run_tests(tree: Path, engine: str, files: list[str]) -> tuple[bool, str]:
         sys.executable,
         "-m",
         "pytest",
-        "-xvq",
+        "-xv",
         "-p",
         "tests.mutate",
         "-p",

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+
+import pytest
+import zmq
+
+import zdev
+
+from .support import Network, running, wait_until
 
 # More than fit into the queue of the thread of pyzmq that takes them back. It needs the GIL to do
 # so, and whoever gives one back waits for room: holding the GIL there stops the process.
@@ -39,3 +47,19 @@ def test_zero_copy_messages_are_given_back(engine: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("frames", [1, 2, 40])
+def test_a_copy_that_is_dropped_is_given_back(
+    engine: str, zero_copy: None, net: Network, frames: int
+) -> None:
+    """At once: not when the next message comes, or when the relay is gone."""
+    frontend, backend = net.bound(zmq.PULL), net.bound(zmq.PUSH)
+    source, sink = net.peer(frontend, zmq.PUSH), net.peer(backend, zmq.PULL)
+    relay = zdev.Relay(frontend, backend, net.socket(zmq.PUSH), capture_policy="drop")
+    message = [bytes(100_000)] * frames
+    with running(relay):
+        tracker = source.send_multipart(message, copy=False, track=True)
+        assert sink.recv_multipart() == message
+        assert wait_until(lambda: relay.statistics().capture.dropped) == 1
+        wait_until(lambda: gc.collect() or tracker.done)

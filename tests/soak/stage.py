@@ -251,9 +251,13 @@ class Stage:
         while not is_done():
             if time.monotonic() > deadline:
                 tally("deadlines missed")
+                missing, before = self._outstanding(), self.host.statistics()
+                # To ask has woken the device. Had it overslept something, that comes now.
+                time.sleep(0.5)
+                came = self._receive_all()
                 raise Violation(
-                    f"{what} has not come in {DEADLINE} s; missing: {self._outstanding()};"
-                    f" {self.host.statistics()}"
+                    f"{what} has not come in {DEADLINE} s; missing: {missing};\n{before}\n"
+                    f"then {came} came: {self._outstanding()};\n{self.host.statistics()}"
                 )
             if not self._receive_all():
                 time.sleep(0.001)
@@ -587,8 +591,9 @@ class Stage:
         client, *frames = frames
         self.requests.take(peer.ident, frames)
         tag = [] if self.flow.back == zmq.ROUTER else [peer.name]
-        self._send(peer, [client, *tag, *frames])
-        # A reply that is not taken is lost; where none may be, all are: few are in flight.
+        # A reply that is not taken is lost; where none may be, all are taken: few are in flight.
+        if not self._send(peer, [client, *tag, *frames]) and self.is_lossless:
+            raise Violation(f"worker {peer.ident} cannot send, with {MAX_IN_FLIGHT} in flight")
 
     def _take_reply(self, peer: Peer, frames: list[bytes]) -> None:
         worker, *frames = frames
