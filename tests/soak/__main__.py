@@ -37,7 +37,7 @@ from types import FrameType
 import zdev
 
 from ..support import Background, descriptors, wait_until
-from .hosts import HOSTS, Interrupted, main_thread, threads
+from .hosts import HOSTS, Interrupted, do_edit, main_thread, threads
 from .messages import Violation, tally
 from .stage import FLOWS, Stage
 
@@ -54,7 +54,7 @@ ROUND_LIMIT = 120
 def on_signal(number: int, frame: FrameType | None) -> None:
     """Note a signal; if it met a relay in the main thread, interrupt that now and then."""
     tally("signals handled")
-    while frame is not None:
+    while frame is not None and frame.f_code is not do_edit.__code__:
         if frame.f_code is zdev.Relay.run.__code__ and random.random() < 0.2:
             raise Interrupted
         frame = frame.f_back

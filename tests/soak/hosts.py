@@ -27,6 +27,7 @@ __all__ = [
     "MainThread",
     "Plan",
     "Threads",
+    "do_edit",
     "main_thread",
     "threads",
 ]
@@ -209,12 +210,14 @@ class RelayHost(Host):
         self.relay.resume()
 
     def edit(self, role: str, verb: str, address: str) -> str:
-        def do() -> str:
-            socket = self.sockets[role]
-            getattr(socket, verb)(address)
-            return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        socket = self.sockets[role]
+        return self.relay.call(lambda: do_edit(socket, verb, address), DEADLINE)
 
-        return self.relay.call(do, DEADLINE)
+
+def do_edit(socket: zmq.Socket[bytes], verb: str, address: str) -> str:
+    """Edit a socket, where that belongs; no signal handler that raises may interrupt it."""
+    getattr(socket, verb)(address)
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
 class MainHost(RelayHost):

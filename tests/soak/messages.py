@@ -8,7 +8,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 
-__all__ = ["Ledger", "Violation", "make"]
+__all__ = ["Ledger", "Tally", "Violation", "make", "tally"]
 
 # Sender, number, count of body frames, checksum of the body.
 HEADER = struct.Struct("!IIHI")
@@ -89,7 +89,7 @@ class Tally:
     """Counts of the whole run, by name; from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may count in the midst of counting
         self._counts: dict[str, int] = {}
 
     def __call__(self, name: str, more: int = 1) -> None:

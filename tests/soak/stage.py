@@ -503,6 +503,8 @@ class Stage:
             self._start()
             return
         answer = self._ask(command)
+        if not answer:
+            self._ask(b"STATISTICS")  # the answer to this one tells that it has been obeyed
         if command == b"STATISTICS":
             after = self.host.statistics()
             counts = [struct.unpack("=Q", frame)[0] for frame in answer]
