@@ -28,10 +28,12 @@ frontend.bind("inproc://in")
 source.connect("inproc://in")
 for _ in range(6000):
     source.send(zmq.Frame(b"x" * 100, copy=False), copy=False)
+# As one message, all are received before the first is given back.
+source.send_multipart([zmq.Frame(b"x" * 100, copy=False) for _ in range(6000)], copy=False)
 relay = zdev.Relay(frontend, backend)
 while relay.step():
     pass
-assert relay.statistics().frontend_to_backend.messages_sent == 6000
+assert relay.statistics().frontend_to_backend.messages_sent == 6001
 context.destroy(linger=0)
 """
 
