@@ -532,6 +532,36 @@ def test_a_handler_that_raises_leaves_a_stop_to_the_next_run(
 
 
 @raises
+@pytest.mark.parametrize("function", ["run", "step"])
+def test_a_handler_that_raises_leaves_a_terminate_to_the_next_run(
+    engine: str, net: Network, handler: Handler, function: str
+) -> None:
+    """The signal comes when the relay has obeyed."""
+    control = net.bound(zmq.PAIR)
+    relay = zdev.Relay(net.bound(zmq.PULL), net.bound(zmq.PUSH), control=control)
+    handler.armed = True
+
+    class Loop:
+        """Stands for the relay's own."""
+
+        def run(self, timeout: int) -> int:
+            code = int(loop.run(timeout))
+            signal.raise_signal(signal.SIGUSR1)
+            return code
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(loop, name)
+
+    loop, relay._loop = relay._loop, Loop()
+    net.peer(control, zmq.PAIR).send(b"TERMINATE")
+    with pytest.raises(Interruption):
+        getattr(relay, function)()
+    relay._loop = loop
+    relay.run()
+    assert relay.step() == 0
+
+
+@raises
 def test_a_handler_that_another_installs_stays_and_waits_its_turn(
     engine: str, net: Network, handler: Handler
 ) -> None:

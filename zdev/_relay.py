@@ -293,14 +293,16 @@ class Relay:
     # Whose it is
 
     @contextmanager
-    def _entered(self, waits: bool) -> Iterator[tuple[DeferredSignals, Callable[[], bool]]]:
+    def _entered(self, waits: bool) -> Iterator[tuple[DeferredSignals, Callable[..., bool]]]:
         """Be in `run` or `step`: with the signals, and what tells whether to stop now."""
         honoured = False
 
-        def honour() -> bool:
+        def honour(terminated: bool = False) -> bool:
             nonlocal honoured
             count = len(self._stops)
-            if count > 0 and self._left() > 0:
+            if terminated:
+                honoured = True
+            elif count > 0 and self._left() > 0:
                 self._loop.paused = False  # a drain ends a pause
             elif count > 0:
                 raise_for(self._loop.flush())
@@ -436,7 +438,7 @@ class Relay:
                 if code == STEPPED and wait == 0:
                     wait = self._quiet_timeout()
                 code = self._loop.run(wait)
-                if code == FINISHED:
+                if code == FINISHED and honour(terminated=True):
                     return
                 raise_for(code)
                 self._end_drain(code, DRAIN_QUIET)
@@ -469,7 +471,7 @@ class Relay:
             code = self._loop.run(0)
             raise_for(code)
             self._end_drain(code, 0)
-            if code == FINISHED or honour():
+            if honour(terminated=code == FINISHED):
                 return None
             return max(code - STEPPED, 0)
 
