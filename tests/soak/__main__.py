@@ -35,9 +35,10 @@ from multiprocessing import resource_tracker
 from types import FrameType
 
 import zdev
+from zdev._wakeup import DeferredSignals
 
 from ..support import Background, descriptors, wait_until
-from .hosts import HOSTS, Interrupted, do_edit, main_thread, threads
+from .hosts import HOSTS, Interrupted, main_thread, threads
 from .messages import Violation, tally
 from .stage import FLOWS, Stage
 
@@ -52,9 +53,15 @@ ROUND_LIMIT = 120
 
 
 def on_signal(number: int, frame: FrameType | None) -> None:
-    """Note a signal; if it met a relay in the main thread, interrupt that now and then."""
+    """Note a signal; interrupt a relay in the main thread now and then.
+
+    Only where it lets handlers run: a function can be interrupted just as it returns, too, and
+    whether it had come to its end then, nobody could tell.
+    """
     tally("signals handled")
-    while frame is not None and frame.f_code is not do_edit.__code__:
+    if frame is None or frame.f_code is not DeferredSignals.deliver.__code__:
+        return
+    while frame is not None:
         if frame.f_code is zdev.Relay.run.__code__ and random.random() < 0.2:
             raise Interrupted
         frame = frame.f_back

@@ -27,7 +27,6 @@ __all__ = [
     "MainThread",
     "Plan",
     "Threads",
-    "do_edit",
     "main_thread",
     "threads",
 ]
@@ -211,13 +210,12 @@ class RelayHost(Host):
 
     def edit(self, role: str, verb: str, address: str) -> str:
         socket = self.sockets[role]
-        return self.relay.call(lambda: do_edit(socket, verb, address), DEADLINE)
 
+        def do() -> str:
+            getattr(socket, verb)(address)
+            return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-def do_edit(socket: zmq.Socket[bytes], verb: str, address: str) -> str:
-    """Edit a socket, where that belongs; no signal handler that raises may interrupt it."""
-    getattr(socket, verb)(address)
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return self.relay.call(do, DEADLINE)
 
 
 class MainHost(RelayHost):
