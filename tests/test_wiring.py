@@ -665,6 +665,27 @@ def test_a_live_forwarder_joins_another_publisher(
     assert back.messages_sent == 1
 
 
+def test_what_waits_for_a_disconnected_peer_does_not_hold_the_end_up(
+    engine: str, devices: Devices, net: Network
+) -> None:
+    device = devices("Device", zmq.STREAMER, zmq.PULL, zmq.PUSH)
+    device.context_factory = zmq.Context
+    device.bind_in(f"{LOCAL}:*")
+    stalled = net.bound(zmq.PULL, "tcp", rcvhwm=1, rcvbuf=4096)
+    address = stalled.last_endpoint.decode()
+    device.connect_out(address)
+    device.start()
+    source = net.socket(zmq.PUSH, sndhwm=0)
+    source.connect(device.endpoints["in"][0])
+    for _ in range(200):  # more than the buffers of tcp hold
+        source.send(bytes(100_000))
+    wait_until(lambda: device.statistics().frontend_to_backend.messages_sent == 200)
+    device.disconnect_out(address)
+    device.stop(timeout=DEADLINE)
+    assert device.done
+    device.join()
+
+
 def test_a_fork_of_the_program_does_not_hold_the_ports(net: Network) -> None:
     """A held port is not inherited by programs that this one runs."""
     device = zdev.ThreadDevice(zmq.QUEUE, zmq.PULL, zmq.PUSH)

@@ -859,8 +859,9 @@ class Device(zmq.devices.Device):
         if verb == "bind":
             bound.append((addr, bind(target, addr)))
             return None
-        # What waits to be sent there is worth as much linger as at the end.
+        # What waits to be sent there is worth as much linger as at the end, which would wait for it.
         self._restore_lingers()
+        set_linger(target, 0.0, PATIENCE / 4 if self._owns_context() else None)
         try:
             if verb == "unbind":
                 pair = next((pair for pair in bound if addr in pair), (addr, addr))
