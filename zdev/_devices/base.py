@@ -859,7 +859,7 @@ class Device(zmq.devices.Device):
         if verb == "bind":
             bound.append((addr, bind(target, addr)))
             return None
-        # What waits to be sent there is worth as much linger as at the end, which would wait for it.
+        # What waits to be sent there is worth as much linger as at the end, which awaits it.
         self._restore_lingers()
         set_linger(target, 0.0, PATIENCE / 4 if self._owns_context() else None)
         try:
