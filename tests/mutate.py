@@ -36,7 +36,7 @@ LEFT_OUT = shutil.ignore_patterns(
 # Run before the others.
 TELLING = (
     "test_interleaving", "test_injection", "test_topologies", "test_relay", "test_faults",
-    "test_steering", "test_signals", "test_gil", "test_properties", "test_machine",
+    "test_steering", "test_signals", "test_gil", "test_zerocopy", "test_properties", "test_machine",
 )  # fmt: skip
 
 # Seconds: for one test, and for all.
