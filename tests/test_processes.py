@@ -411,6 +411,40 @@ def test_its_parent_is_killed(methods: list[str], daemon: bool) -> None:
             os.kill(other, signal.SIGKILL)
 
 
+STUBBORN_PARENT = """
+import multiprocessing, time, warnings
+import zmq, zdev
+
+class Stubborn(zdev.ProcessDevice):
+    def run_device(self):
+        self._setup_sockets()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+device = Stubborn(zmq.STREAMER, zmq.PULL, zmq.PUSH)
+device._launch_class = multiprocessing.get_context("fork").Process
+device.start()
+print(device.launcher.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_its_parent_is_killed_and_it_runs_what_does_not_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", STUBBORN_PARENT], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        device = int(parent.stdout.readline())
+        assert lives(device)
+        parent.kill()
+    wait_until(lambda: not lives(device))
+
+
 # What a fork inherits
 
 
