@@ -33,10 +33,8 @@ BASE = "zdev/_devices/base.py"
 PROCESS = "zdev/_devices/process.py"
 
 # The functions of relay.c that a message may go through without the bookkeeping of the rest.
-TURN = "\nzdev_direction_turn ("
-FEW = "\nturn_few ("
-SINGLE = "\nsingle_copy ("
-SINGLE_SEND = "\nsingle_copy_send ("
+DELIVER = "\nshort_deliver ("
+SHORT = "\nturn_short ("
 
 _KEEPS_GIL = """\
 import ctypes
@@ -48,74 +46,66 @@ import ctypes
 
 MUTANTS = [
     # Messages, in C
-    Mutant(LOOP_C, "the swap is omitted", "direction->swap = swap;", "direction->swap = 0;"),
     Mutant(
-        RELAY_C,
-        "the copy is not swapped as the message is",
-        "if (direction->swap && done < 2)",
-        "if (0)",
+        LOOP_C,
+        "the swap is omitted",
+        "zdev_frames_open (self, &direction->held, swap);",
+        "zdev_frames_open (self, &direction->held, 0);",
     ),
     Mutant(
         RELAY_C,
         "the prefix is there twice",
-        "whole = self->zmq.msg_copy (to++, &direction->prefix) == 0;",
-        "copy->count++, whole = self->zmq.msg_copy (to++, &direction->prefix) == 0"
-        " && self->zmq.msg_copy (to++, &direction->prefix) == 0;",
+        "|| frames_copy (self, copy, &direction->prefix);",
+        "|| (frames_copy (self, copy, &direction->prefix) && frames_copy (self, copy, &direction->prefix));",
     ),
     Mutant(
         RELAY_C,
-        "a single frame's copy has its body for a prefix",
+        "the copy of a short message has its body for a prefix",
         "msg_copy (slot++, &direction->prefix)",
-        "msg_copy (slot++, &direction->held.first.frame[0])",
-        SINGLE,
+        "msg_copy (slot++, first)",
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "the copy of a single frame goes without its prefix",
-        "if (direction->has_prefix)",
-        "if (slot++, 0)",
-        SINGLE_SEND,
+        "the copy of a short message goes without its prefix",
+        "if (direction->has_prefix) {",
+        "if (slot += direction->has_prefix, 0) {",
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "the prefix of a single frame's copy is a message of its own",
-        "frame_send (self, slot++, to, FLAG_SNDMORE)",
-        "frame_send (self, slot++, to, 0)",
-        SINGLE_SEND,
+        "the prefix of a short message's copy is a message of its own",
+        "frame_send (self, slot, capture, FLAG_SNDMORE)",
+        "frame_send (self, slot, capture, 0)",
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
         "the more flag is lost",
-        "int flags = left > 1 ? FLAG_SNDMORE : 0;",
-        "int flags = 0;",
+        "slot, to, left > 1 ? FLAG_SNDMORE : 0)",
+        "slot, to, 0)",
         "\nzdev_frames_send (",
     ),
     Mutant(
         RELAY_C,
-        "the more flag of a second frame is lost that goes first",
-        "flags = --left > 1 ? FLAG_SNDMORE : 0;",
-        "flags = (--left, 0);",
+        "the more flag of a short message is lost",
+        "frame_send (self, first + place, to, FLAG_SNDMORE)",
+        "frame_send (self, first + place, to, 0)",
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "the more flag is lost, in turn_few",
-        "frame_send (self, slot, to, FLAG_SNDMORE)",
-        "frame_send (self, slot, to, 0)",
-        FEW,
+        "the last frame of a short message has the more flag",
+        "frame_send (self, last, to, 0)",
+        "frame_send (self, last, to, FLAG_SNDMORE)",
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "the last frame has the more flag, in turn_few",
-        "frame_send (self, slot, to, 0)",
-        "frame_send (self, slot, to, FLAG_SNDMORE)",
-        FEW,
-    ),
-    Mutant(
-        RELAY_C,
-        "a message's next frame is looked for when there is none",
-        "int more = self->zmq.msg_more (slot);",
-        "int more = 0;",
-        TURN,
+        "a message's next frame is taken for another message",
+        "if (!self->zmq.msg_more (one)) {",
+        "if (1) {",
+        SHORT,
     ),
     Mutant(
         RELAY_C,
@@ -161,12 +151,7 @@ MUTANTS = [
         "if (error == EHOSTUNREACH || error == ZDEV_EFSM)",
         "if (error == ZDEV_EFSM)",
     ),
-    Mutant(
-        RELAY_C,
-        "an empty address is one",
-        "self->zmq.msg_size (address) > 0",
-        "self->zmq.msg_size (address) >= 0",
-    ),
+    Mutant(RELAY_C, "an empty address is one", "return address > 0;", "return 1;"),
     Mutant(
         RELAY_C,
         "a REP's reply that nobody asked for waits for the next request",
@@ -179,26 +164,16 @@ MUTANTS = [
         "if (source->type == TYPE_REP) {",
         "if (0) {",
     ),
-    Mutant(
-        RELAY_C,
-        "DONTWAIT is missing from a send",
-        "flags | FLAG_DONTWAIT",
-        "flags",
-        "\nframe_send (",
-    ),
+    Mutant(RELAY_C, "DONTWAIT is missing from a send", "flags |= FLAG_DONTWAIT;", ";"),
     Mutant(
         RELAY_C,
         "DONTWAIT is missing from a receive",
-        "source->handle, FLAG_DONTWAIT)",
-        "source->handle, 0)",
-        TURN,
+        "msg_recv (one, source, FLAG_DONTWAIT)",
+        "msg_recv (one, source, 0)",
+        SHORT,
     ),
     Mutant(
-        RELAY_C,
-        "EINTR escapes from a send",
-        "if (error != EINTR)\n            return error;",
-        "return error;",
-        "\nframe_send (",
+        RELAY_C, "EINTR escapes from a send", "if (error != EINTR)", "if (1)", "\nframe_insist ("
     ),
     Mutant(RELAY_C, "EINTR escapes from a receive", "if (rc != -EINTR)", "if (1)"),
     Mutant(
@@ -289,32 +264,38 @@ MUTANTS = [
     ),
     Mutant(
         RELAY_C,
-        "messages_sent is off by one, in turn_few",
+        "messages_sent is off by one, of short messages",
         "counters->messages_sent++;",
         "counters->messages_sent += 2;",
-        FEW,
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "frames_sent is off by one, in turn_few",
+        "frames_sent is off by one, of short messages",
         "counters->frames_sent += count;",
         "counters->frames_sent += count - 1;",
-        FEW,
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
-        "a frame's bytes are not counted, in turn_few",
+        "a second frame's bytes are not counted, of short messages",
         "bytes += (unsigned) rc;",
         ";",
-        FEW,
+        SHORT,
     ),
-    Mutant(RELAY_C, "single frames are not counted", "singles++;", ";", TURN),
     Mutant(
         RELAY_C,
-        "single frames' bytes are not counted",
+        "short messages received are not counted",
+        "counters->messages_received++;",
+        ";",
+        DELIVER,
+    ),
+    Mutant(
+        RELAY_C,
+        "short messages' bytes are not counted",
         "counters->bytes_received += bytes;",
         ";",
-        TURN,
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
@@ -325,10 +306,10 @@ MUTANTS = [
     ),
     Mutant(
         RELAY_C,
-        "capture_sent is off by one, of single frames",
+        "capture_sent is off by one, of short messages",
         "self->capture_sent++;",
         ";",
-        SINGLE_SEND,
+        DELIVER,
     ),
     Mutant(
         LOOP_C,
@@ -340,9 +321,9 @@ MUTANTS = [
     Mutant(
         RELAY_C,
         "a burst has one too many",
-        "while (moved < self->burst)",
-        "while (moved <= self->burst)",
-        TURN,
+        "int left = self->burst - *moved;",
+        "int left = self->burst - *moved + 1;",
+        SHORT,
     ),
     Mutant(
         LOOP_C,
@@ -402,18 +383,14 @@ MUTANTS = [
         "\nzdev_frames_send (",
     ),
     Mutant(
-        RELAY_C,
-        "a send may eat a wake-up, in turn_few",
-        "to->settled = 0;",
-        ";",
-        FEW,
+        RELAY_C, "a send may eat a wake-up, of short messages", "to->settled = 0;", ";", DELIVER
     ),
     Mutant(
         RELAY_C,
-        "a send may eat a wake-up, of single frames",
-        "to->settled = 0;",
+        "a copy's send may eat a wake-up, of short messages",
+        "capture->settled = 0;",
         ";",
-        TURN,
+        DELIVER,
     ),
     Mutant(
         RELAY_C,
@@ -476,8 +453,7 @@ MUTANTS = [
         'self.send = bind("msg_send", number, pointer, pointer, number, library=keeping)',
     ),
     # The Python loop
-    Mutant(LOOP, "the swap is omitted", "if swap:", "if False:", "def _send("),
-    Mutant(LOOP, "the copy is not swapped", "if direction.swap:", "if False:", "def _make_copy("),
+    Mutant(LOOP, "the swap is omitted", "self.swap = swap", "self.swap = False"),
     Mutant(
         LOOP,
         "the prefix comes last",
