@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import pathlib
 import re
@@ -75,6 +76,7 @@ def relay_queued(workload: Workload, names: list[str]) -> dict[str, list[int]]:
     Returns valgrind's numbers of their threads, for each system.
     """
     load = Load()
+    gc.disable()  # lest it runs in one of these threads
     threads: dict[str, list[int]] = {}
     frames = [b"x" * workload.size] * workload.frames
     if workload.device == "ROUTER-ROUTER":

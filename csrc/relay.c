@@ -612,8 +612,28 @@ turn_any (zdev_relay *self, zdev_direction *direction, int rc, int *moved)
 }
 
 /*  ----------------------------------------------------------------------
-    The destination did not take the frame in `slot` of a short message that
-    ends in `last`. Returns as turn_any does.                                 */
+    Count short messages as received and sent.                                */
+
+static inline void
+short_count (zdev_direction *direction, uint64_t messages, uint64_t frames,
+             uint64_t bytes)
+{
+    zdev_counters *counters = &direction->counters;
+    counters->messages_received += messages;
+    counters->frames_received += frames;
+    counters->bytes_received += bytes;
+    counters->messages_sent += messages;
+    counters->frames_sent += frames;
+    counters->bytes_sent += bytes;
+}
+
+/*  ----------------------------------------------------------------------
+    What becomes of a short message that does not go straight through, in the
+    three functions that follow: it is counted there, and they return 2 if the
+    direction is free for the next one all the same, 0 if not, or -errno.
+
+    The destination did not take the frame in `slot` of the message, which ends
+    in `last`.                                                                */
 
 SELDOM static int
 short_refused (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
@@ -637,21 +657,22 @@ short_refused (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
     else
         rc = frames_send_lost (self, &held->first, slot,
                                (size_t) (last - slot) + 1, to, error);
-    return conclude (self, direction, rc, count, bytes);
+    rc = conclude (self, direction, rc, count, bytes);
+    return rc == 1 ? 2 : rc;
 }
 
 /*  ----------------------------------------------------------------------
-    The capture socket did not take the frame in `slot` of the copy of a short
-    message that ends in `last`. Returns as copy_conclude does, but 2 when the
-    direction is free: the capture socket may not be usable any more.         */
+    It was sent on, but the capture socket did not take the frame in `slot` of
+    its copy, which ends in `last`.                                           */
 
 SELDOM static int
-short_copy_refused (zdev_relay *self, zdev_direction *direction,
-                    zdev_msg *last, zdev_msg *slot, int error)
+short_copy_refused (zdev_relay *self, zdev_direction *direction, size_t count,
+                    uint64_t bytes, zdev_msg *last, zdev_msg *slot, int error)
 {
     zdev_frames *copy = &direction->copy;
     int rc;
 
+    short_count (direction, 1, count, bytes);
     direction->copied = 1;
     direction->stage = STAGE_COPY;
     if (slot == copy->first.frame) {
@@ -667,8 +688,8 @@ short_copy_refused (zdev_relay *self, zdev_direction *direction,
 }
 
 /*  ----------------------------------------------------------------------
-    A short message may not go straight on, or memory for its copy is short,
-    which has so many frames then. Returns as turn_any does.                  */
+    It may not go straight on, or memory is short for its copy, which then has
+    so many frames.                                                           */
 
 SELDOM static int
 short_detour (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
@@ -683,7 +704,8 @@ short_detour (zdev_relay *self, zdev_direction *direction, zdev_msg *last,
         direction->copy.count = copied;
         zdev_frames_empty (self, &direction->copy);
     }
-    return deliver (self, direction);
+    int rc = deliver (self, direction);
+    return rc == 1 ? 2 : rc;
 }
 
 /*  ----------------------------------------------------------------------
@@ -694,20 +716,15 @@ straight (const zdev_direction *direction, size_t count, size_t address)
 {
     if (count < 2)
         return direction->plain;
-    switch (direction->destination->type) {
-        case TYPE_ROUTER:
-            return address > 0;
-        case TYPE_STREAM:
-        case TYPE_XSUB:
-            return 0;
-        default:
-            return 1;
-    }
+    int type = direction->destination->type;
+    if (type == TYPE_ROUTER)
+        return address > 0;
+    return type != TYPE_STREAM && type != TYPE_XSUB;
 }
 
 /*  ----------------------------------------------------------------------
-    Send a short message of so many frames on, and its copy. Returns 1 if the
-    next may follow, otherwise as turn_any and short_copy_refused do.         */
+    Send a short message of so many frames on, and its copy. Returns 1 if it went
+    straight through, and is to be counted.                                   */
 
 static ALWAYS_INLINE int
 short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
@@ -715,7 +732,6 @@ short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
 {
     zdev_socket *to = direction->destination;
     zdev_socket *capture = self->capture;
-    zdev_counters *counters = &direction->counters;
     zdev_msg *first = direction->held.first.frame;
     zdev_msg *last = first + count - 1;
     zdev_msg *copy = direction->copy.first.frame;
@@ -746,12 +762,6 @@ short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
     error = frame_send (self, last, to, 0);
     if (error)
         return short_refused (self, direction, last, bytes, last, error);
-    counters->messages_received++;
-    counters->frames_received += count;
-    counters->bytes_received += bytes;
-    counters->messages_sent++;
-    counters->frames_sent += count;
-    counters->bytes_sent += bytes;
     if (!captures)
         return 1;
 
@@ -760,22 +770,34 @@ short_deliver (zdev_relay *self, zdev_direction *direction, size_t count,
     if (direction->has_prefix) {
         error = frame_send (self, slot, capture, FLAG_SNDMORE);
         if (error)
-            return short_copy_refused (self, direction, slot + count, slot,
-                                       error);
+            return short_copy_refused (self, direction, count, bytes,
+                                       slot + count, slot, error);
         slot++;
     }
     UNROLL
     for (size_t left = count; --left > 0; slot++) {
         error = frame_send (self, slot, capture, FLAG_SNDMORE);
         if (error)
-            return short_copy_refused (self, direction, slot + left, slot,
-                                       error);
+            return short_copy_refused (self, direction, count, bytes,
+                                       slot + left, slot, error);
     }
     error = frame_send (self, slot, capture, 0);
     if (error)
-        return short_copy_refused (self, direction, slot, slot, error);
+        return short_copy_refused (self, direction, count, bytes, slot, slot,
+                                   error);
     self->capture_sent++;
     return 1;
+}
+
+/*  ----------------------------------------------------------------------
+    The same for a message of three frames with its copy: an envelope and a body
+    is what most requests are.                                                */
+
+APART static int
+three_deliver (zdev_relay *self, zdev_direction *direction, uint64_t bytes,
+               size_t address)
+{
+    return short_deliver (self, direction, 3, bytes, address, 0, 1);
 }
 
 /*  ----------------------------------------------------------------------
@@ -794,50 +816,62 @@ turn_short (zdev_relay *self, zdev_direction *direction, int *moved, int plain,
     zdev_msg *one = !plain && held->swap ? first + 1 : first;
     zdev_msg *two = !plain && held->swap ? first : first + 1;
     int left = self->burst - *moved;
+    uint64_t messages = 0;
+    uint64_t frames = 0;
+    uint64_t total = 0;
     int rc;
 
-    do {
+    for (;;) {
         zdev_msg *last = first;
         rc = self->zmq.msg_recv (one, source, FLAG_DONTWAIT);
         if ((unsigned) rc >= INT_MAX)
             goto any;
         uint64_t bytes = (unsigned) rc;
         size_t address = (unsigned) rc;
-        if (!self->zmq.msg_more (one)) {
+        if (!self->zmq.msg_more (one))
             rc = short_deliver (self, direction, 1, bytes, address, plain,
                                 captures);
-            continue;
-        }
-        rc = self->zmq.msg_recv (two, source, FLAG_DONTWAIT);
-        if ((unsigned) rc >= INT_MAX) {
-            held->count = 1;
-            held->bytes = bytes;
-            goto any;
-        }
-        if (two == first)
-            address = (unsigned) rc;
-        bytes += (unsigned) rc;
-        last = first + 1;
-        zdev_msg *slot = two;
-        while (self->zmq.msg_more (slot)) {
-            slot = ++last;
-            rc = self->zmq.msg_recv (slot, source, FLAG_DONTWAIT);
-            if ((unsigned) rc >= INT_MAX || slot == end) {
-                held->count = (size_t) (slot - first);
+        else {
+            rc = self->zmq.msg_recv (two, source, FLAG_DONTWAIT);
+            if ((unsigned) rc >= INT_MAX) {
+                held->count = 1;
                 held->bytes = bytes;
                 goto any;
             }
+            if (two == first)
+                address = (unsigned) rc;
             bytes += (unsigned) rc;
+            last = first + 1;
+            zdev_msg *slot = two;
+            while (self->zmq.msg_more (slot)) {
+                slot = ++last;
+                rc = self->zmq.msg_recv (slot, source, FLAG_DONTWAIT);
+                if ((unsigned) rc >= INT_MAX || slot == end) {
+                    held->count = (size_t) (slot - first);
+                    held->bytes = bytes;
+                    goto any;
+                }
+                bytes += (unsigned) rc;
+            }
+            rc = captures && last == first + 2
+               ? three_deliver (self, direction, bytes, address)
+               : short_deliver (self, direction, (size_t) (last - first) + 1,
+                                bytes, address, plain, captures);
         }
-        /*  three: a body and its envelope, as most requests have              */
-        rc = last == first + 2
-           ? short_deliver (self, direction, 3, bytes, address, plain, captures)
-           : short_deliver (self, direction, (size_t) (last - first) + 1, bytes,
-                            address, plain, captures);
-    } while (--left > 0 && rc == 1);
+        left--;
+        if (rc != 1)
+            break;
+        messages++;
+        frames += (size_t) (last - first) + 1;
+        total += bytes;
+        if (left <= 0)
+            break;
+    }
+    short_count (direction, messages, frames, total);
     *moved = self->burst - left;
     return rc;
 any:
+    short_count (direction, messages, frames, total);
     *moved = self->burst - left;
     return turn_any (self, direction, rc, moved);
 }
