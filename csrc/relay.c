@@ -524,12 +524,13 @@ deliver (zdev_relay *self, zdev_direction *direction)
 
     if (direction->stage == STAGE_COPY)
         return copy_send (self, direction);
-    if (!direction->destination || held->short_of_memory
-    ||  harmful (self, direction))
+    if (!direction->destination || held->short_of_memory)
         return discard (self, direction, &counters->dropped);
     if (!routable (direction, held->count,
                    self->zmq.msg_size (&held->first.frame[0])))
         return discard (self, direction, &counters->unroutable);
+    if (harmful (self, direction))
+        return discard (self, direction, &counters->dropped);
     if (self->capture && !direction->copied)
         copy_make (self, direction);
 

@@ -20,11 +20,14 @@ enum { MAX_IDLE_POLLS = 4, MAX_IDLE_CALLS = 400 };
 /*  Messages of one run: an input must not take for ever.                      */
 enum { MAX_MESSAGES = 300 };
 
+/*  What frames begin with; those from LIMIT on are longer, by zeros.          */
 static const char *const words[CONTENTS] = {
     "", "A", "B", "a body that libzmq would have to allocate", NULL,
-    "PAUSE", "RESUME", "TERMINATE", "STATISTICS", "PAUSF"
+    "PAUSE", "RESUME", "TERMINATE", "STATISTICS", "PAUSF",
+    "\1", "\2", "", "\1", "\6CANCEL", "\11SUBSCRIBE"
 };
 static const size_t giant_size = (size_t) INT_MAX + 10;
+static const size_t limit_size = 1 + 1024;
 
 /*  A message of a peer.                                                       */
 struct message {
@@ -343,8 +346,9 @@ kind_of (const message *self, size_t index)
 static size_t
 size_of (const message *self, size_t index)
 {
-    const char *word = words[kind_of (self, index)];
-    return word ? strlen (word) : giant_size;
+    int kind = kind_of (self, index);
+    return kind == GIANT ? giant_size
+         : kind < LIMIT ? strlen (words[kind]) : limit_size + (kind > LIMIT);
 }
 
 static uint64_t
@@ -376,6 +380,17 @@ unroutable (const ledger *way, const message *m)
         || (type == ROUTER ? m->frames < 2 : m->frames != 2);
 }
 
+static int
+harmful (const ledger *way, const message *m)
+{
+    int found = 0;
+    for (size_t index = 0; index < m->frames; index++) {
+        int kind = kind_of (m, index);
+        found |= kind >= UNSUBSCRIBE || (kind == GIANT && index % 2 == 1);
+    }
+    return found && way->destination->type == XSUB;
+}
+
 static void
 received_message (ledger *way, message *m)
 {
@@ -388,6 +403,9 @@ received_message (ledger *way, message *m)
     else
     if (unroutable (way, m))
         lose (way, &way->count.unroutable);
+    else
+    if (harmful (way, m))
+        lose (way, &way->count.dropped);
 }
 
 static void
@@ -805,9 +823,14 @@ msg_init_size (void *address, size_t size)
 static void *
 msg_data (void *address)
 {
+    static char giants[2][11] = { "a giant...", "\1 giant..." };
     content *self = content_of (address);
-    DEMAND (self->data || self->size == 0, "who looks into a giant frame?");
-    return self->data ? (void *) self->data : address;
+    if (self->data || self->size == 0)
+        return self->data ? (void *) self->data : address;
+    const ledger *way = way_of (self->origin->source);
+    DEMAND (way && way->destination && way->destination->type == XSUB,
+            "who looks into a giant frame?");
+    return giants[self->index % 2];
 }
 
 static size_t
@@ -901,8 +924,11 @@ msg_recv (void *address, void *handle, int flags)
     else
         DEMAND (!answer.kind, "a command before the last one was answered");
     size_t index = m->taken++;
+    const char *word = words[kind_of (m, index)];
     size_t size = size_of (m, index);
-    fill (frame, words[kind_of (m, index)], size, m, index);
+    fill (frame, NULL, size, m, index);
+    if (frame->data)
+        memcpy (frame->data, word, strlen (word));
     last_received = m;
     progress ();
     if (m->taken == m->frames) {

@@ -17,9 +17,11 @@ enum { PAIR, PUB, SUB, REQ, REP, DEALER, ROUTER, PULL, PUSH, XPUB, XSUB, STREAM,
 enum { FRONTEND, BACKEND, CAPTURE, CONTROL, ROLES };
 enum { THERE, BACK, ASIDE, WAYS };
 
-/*  What a frame holds.                                                        */
+/*  What a frame holds. From UNSUBSCRIBE on, it subscribes to too long a topic;
+    so does every other GIANT. LIMIT is as long as may be.                     */
 enum { EMPTY, PEER_A, PEER_B, BODY, GIANT, PAUSE, RESUME, TERMINATE, STATISTICS,
-       NONSENSE, CONTENTS };
+       NONSENSE, LIMIT, LONG, UNSUBSCRIBE, SUBSCRIBE, ZMTP_CANCEL,
+       ZMTP_SUBSCRIBE, CONTENTS };
 
 /*  The calls that can fail.                                                   */
 enum { RECV, SEND, EVENTS, POLL, COPY, INIT_SIZE, MEMORY, CALLS };

@@ -423,11 +423,14 @@ class PythonLoop:
         if direction.stage == HELD:
             held = direction.held
             destination = direction.destination
-            if destination is None or self._harmful(held, destination.type):
+            if destination is None:
                 direction.dropped += 1
                 return self._discard(direction)
             if not self._routable(direction, destination.type):
                 direction.unroutable += 1
+                return self._discard(direction)
+            if self._harmful(held, destination.type):
+                direction.dropped += 1
                 return self._discard(direction)
             if self._capture is not NONE and not direction.copied:
                 self._make_copy(direction)
