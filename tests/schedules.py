@@ -58,15 +58,21 @@ class Case:
         """Whether the control socket ends the relay."""
         return any(b"TERMINATE" in c for step in self.steps for c in step.get("control", ()))
 
+    def arriving(self, role: str) -> list[tuple[bytes, ...]]:
+        """Return the messages that arrive at a socket, in order."""
+        steps = [step.get(role) for step in self.steps]
+        return [tuple(m) for messages in steps if isinstance(messages, list) for m in messages]
+
     def messages(self) -> set[tuple[bytes, ...]]:
         """Return every message that arrives at the frontend or the backend."""
-        arriving = [step.get(role) for step in self.steps for role in ("frontend", "backend")]
-        return {tuple(m) for messages in arriving if isinstance(messages, list) for m in messages}
+        return {*self.arriving("frontend"), *self.arriving("backend")}
 
 
 ONE, THREE = [b"one"], [b"3a", b"", b"3c"]
 # More than the C loop keeps in one piece.
 MANY = [b"%d" % number for number in range(17)]
+# A longer topic than an XSUB is given.
+LONG = b"x" * 1025
 
 CASES = {
     "streamer": Case(
@@ -150,6 +156,22 @@ CASES = {
         XSUB,
         XPUB,
         ({"backend": [[b"\x01a"]]}, {"frontend": [[b"a", b"1"]], "backend": [[b"\x01b"]]}),
+    ),
+    "harmful subscriptions": Case(
+        XSUB,
+        DEALER,
+        (
+            {"backend": [[b"\1" + LONG], [b"\1" + LONG[1:]], [b"\0" + LONG], [b"\2" + LONG]]},
+            {"backend": [[b"\6CANCEL" + LONG, b"1"], [b"\2", b"\11SUBSCRIBE" + LONG], ONE]},
+            {"backend": [[*MANY, b"\1" + LONG], [*MANY, b"\2" + LONG], [LONG, b"\1", *MANY]]},
+        ),
+        capture=PUSH,
+    ),
+    "harmful, without an address": Case(
+        DEALER,
+        XSUB,
+        ({"frontend": [[b"\1" + LONG], [b"\1" + LONG, b"a"], [b"a", b"\1" + LONG], THREE]},),
+        swap=True,
     ),
     "no way up": Case(
         PULL,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from zdev._contract import FINISHED, WOKEN
-from zdev.testing.model import CANNOT_SEND, Device, Fate, ordered
+from zdev.testing.model import CANNOT_SEND, Device, Fate, fate, ordered
 from zdev.testing.scripted import EAGAIN, EHOSTUNREACH, ENOMEM, ENOTSOCK, ETERM, Call, errno_name
 
 from .schedules import (
@@ -156,13 +156,15 @@ def check_ended(bench: Bench, story: Story, fault: Fault) -> None:
     """The relay was ended by an error, with every message accounted for."""
     check_accounts(bench, story.device, story.answers)
     cut = fault.call.socket if story.is_middle(fault.number) else None
-    for destination, counted in (
-        ("backend", bench.statistics.frontend_to_backend),
-        ("frontend", bench.statistics.backend_to_frontend),
+    for source, destination, counted in (
+        ("frontend", "backend", bench.statistics.frontend_to_backend),
+        ("backend", "frontend", bench.statistics.backend_to_frontend),
     ):
         socket = bench.sockets[destination]
         if socket.kind not in CANNOT_SEND and not (bench.case.single and destination == "frontend"):
-            assert counted.dropped == (cut == socket.name)
+            taken = bench.case.arriving(source)[: counted.messages_received]
+            sure = [fate(frames, socket.kind, bench.case.swap) for frames in taken]
+            assert counted.dropped == sure.count(Fate.DROPPED) + (cut == socket.name)
 
 
 def run_fault(engine: str, throttled: bool, story: Story, fault: Fault) -> Bench:

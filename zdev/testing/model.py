@@ -39,6 +39,9 @@ class Type(enum.IntEnum):
 CANNOT_SEND = {Type.SUB, Type.PULL}
 CANNOT_RECEIVE = {Type.PUB, Type.PUSH}
 
+MAX_SUBSCRIPTION = 1024  # bytes of a topic that do not harm an XSUB
+SUBSCRIPTIONS = (b"\0", b"\1", b"\6CANCEL", b"\11SUBSCRIBE")
+
 
 class Fate(enum.Enum):
     """What becomes of a message that a device took; the value is the field that counts it."""
@@ -53,6 +56,11 @@ def ordered(frames: Frames, swap: bool) -> list[bytes]:
     return [frames[1], frames[0], *frames[2:]] if swap else list(frames)
 
 
+def harmful(frame: bytes) -> bool:
+    """Say whether an XSUB would take the frame for a subscription to too long a topic."""
+    return len(frame) > 1 + MAX_SUBSCRIPTION and frame.startswith(SUBSCRIPTIONS)
+
+
 def fate(frames: Frames, destination: Type, swap: bool) -> Fate:
     """Say what becomes of a message whose destination takes all that its type can."""
     if destination in CANNOT_SEND:
@@ -64,6 +72,8 @@ def fate(frames: Frames, destination: Type, swap: bool) -> Fate:
         return Fate.UNROUTABLE
     if destination == Type.STREAM and not (address and len(body) == 1):
         return Fate.UNROUTABLE
+    if destination == Type.XSUB and any(map(harmful, frames)):
+        return Fate.DROPPED
     return Fate.SENT
 
 
