@@ -35,6 +35,7 @@ PROCESS = "zdev/_devices/process.py"
 # The functions of relay.c that a message may go through without the bookkeeping of the rest.
 DELIVER = "\nshort_deliver ("
 SHORT = "\nturn_short ("
+COUNT = "\nshort_count ("
 
 _KEEPS_GIL = """\
 import ctypes
@@ -103,8 +104,8 @@ MUTANTS = [
     Mutant(
         RELAY_C,
         "a message's next frame is taken for another message",
-        "if (!self->zmq.msg_more (one)) {",
-        "if (1) {",
+        "if (!self->zmq.msg_more (one))",
+        "if (1)",
         SHORT,
     ),
     Mutant(
@@ -265,16 +266,16 @@ MUTANTS = [
     Mutant(
         RELAY_C,
         "messages_sent is off by one, of short messages",
-        "counters->messages_sent++;",
-        "counters->messages_sent += 2;",
-        DELIVER,
+        "counters->messages_sent += messages;",
+        "counters->messages_sent += 2 * messages;",
+        COUNT,
     ),
     Mutant(
         RELAY_C,
         "frames_sent is off by one, of short messages",
-        "counters->frames_sent += count;",
-        "counters->frames_sent += count - 1;",
-        DELIVER,
+        "counters->frames_sent += frames;",
+        "counters->frames_sent += frames - 1;",
+        COUNT,
     ),
     Mutant(
         RELAY_C,
@@ -286,16 +287,16 @@ MUTANTS = [
     Mutant(
         RELAY_C,
         "short messages received are not counted",
-        "counters->messages_received++;",
+        "counters->messages_received += messages;",
         ";",
-        DELIVER,
+        COUNT,
     ),
     Mutant(
         RELAY_C,
         "short messages' bytes are not counted",
         "counters->bytes_received += bytes;",
         ";",
-        DELIVER,
+        COUNT,
     ),
     Mutant(
         RELAY_C,
