@@ -877,6 +877,9 @@ any:
     return turn_any (self, direction, rc, moved);
 }
 
+/*  ----------------------------------------------------------------------
+    Its three cases: nothing needs a look, an address may, or a copy is made.  */
+
 APART static int
 turn_plain (zdev_relay *self, zdev_direction *direction, int *moved)
 {
