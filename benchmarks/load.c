@@ -5,6 +5,10 @@
     one that made the sockets. Sockets have a short timeout; a job whose socket
     timed out looks whether all is over.
 
+    What is sent is a copy of one of some messages made beforehand: a malloc for
+    each here, with a free by its consumer, would have the two threads wait for
+    each other at the allocator's lock, more so the less the device takes.
+
     load.py hands the lines between the two "cdef" marks to CFFI.             */
 
 #include <errno.h>
@@ -25,6 +29,7 @@ typedef struct {
     void *(*msg_data) (void *message);
     int (*msg_more) (const void *message);
     int (*msg_close) (void *message);
+    int (*msg_copy) (void *to, void *message);
     int (*msg_recv) (void *message, void *socket, int flags);
     int (*msg_send) (void *message, void *socket, int flags);
 } load_libzmq;
@@ -73,6 +78,8 @@ int load_thread_clock (void);
 #define DONTWAIT 1
 #define SNDMORE 2
 #define PATIENCE 30000000000    /*  nanoseconds without progress               */
+#define STOCK 256               /*  messages made beforehand, as far as they   */
+#define STOCK_BYTES (8 << 20)   /*  fit into this                              */
 
 typedef struct {
     void *data [8];
@@ -90,6 +97,9 @@ typedef struct {
     load_job *job;
     int64_t ended;
     int64_t progress;           /*  when it last got on                        */
+    message_t stock [STOCK];
+    int stocked;
+    int next;
 } task_t;
 
 static int64_t
@@ -161,9 +171,16 @@ send_message (task_t *task, void *socket, int64_t stamp)
             return error;
     }
     for (int left = job->frames; left > 0; left--) {
-        zmq->msg_init_size (&message, job->size);
-        if (stamp && left == 1)
+        if (stamp && left == 1) {
+            zmq->msg_init_size (&message, job->size);
             memcpy (zmq->msg_data (&message), &stamp, sizeof stamp);
+        }
+        else {
+            zmq->msg_init (&message);
+            zmq->msg_copy (&message, &task->stock [task->next]);
+            if (++task->next == task->stocked)
+                task->next = 0;
+        }
         int error = send_frame (task, &message, socket, left > 1);
         if (error)
             return error;
@@ -256,6 +273,10 @@ work (void *argument)
     int64_t sent = 0;
 
     task->run->zmq->msg_init (&message);
+    do {
+        task->run->zmq->msg_init_size (&task->stock [task->stocked++], job->size);
+    } while (task->stocked < STOCK
+         &&  (size_t) (task->stocked + 1) * job->size <= STOCK_BYTES);
     pthread_barrier_wait (&task->run->start);
     job->done = job->error = 0;
     task->progress = now ();
@@ -269,6 +290,8 @@ work (void *argument)
     }
     task->ended = now ();
     task->run->zmq->msg_close (&message);
+    while (task->stocked > 0)
+        task->run->zmq->msg_close (&task->stock [--task->stocked]);
     if (job->error == ECANCELED && job->background)
         job->error = 0;
     if (job->error)

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 
 from zdev._contract import FINISHED, WOKEN, Settings
-from zdev._engines.loop import Direction, Frames, PythonLoop
-from zdev._engines.loop import Socket as LoopSocket
+from zdev._engines.loop import NONE, Direction, PythonLoop
 from zdev.testing import faults
 from zdev.testing.model import Type
 
@@ -96,9 +95,10 @@ def test_every_step_at_every_moment(name: str, throttled: bool) -> None:
 class EdgeEaten(PythonLoop):
     """Believes that a send leaves what is known of the socket's descriptor as it was."""
 
-    def _send(self, frames: Frames, to: LoopSocket) -> int:
+    def _turn(self, direction: Direction) -> int:
+        to = direction.destination or NONE
         settled = to.settled
-        result = super()._send(frames, to)
+        result = super()._turn(direction)
         to.settled = settled
         return result
 

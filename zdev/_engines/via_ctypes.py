@@ -14,9 +14,6 @@ __all__ = ["CtypesEngine"]
 
 EVENTS = 15  # ZMQ_EVENTS
 
-# A zmq_msg_t: 64 bytes, aligned like a pointer.
-Buffer = ctypes.c_void_p * 8
-
 POLLIN = 1  # of poll(2), on every system
 
 
@@ -26,10 +23,9 @@ class PollItem(ctypes.Structure):
     _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
 
 
-class Message(int):
-    """The address of a zmq_msg_t, which it owns: ctypes passes an int fastest."""
+class Message(ctypes.c_void_p * 8):  # type: ignore[misc]
+    """A zmq_msg_t, 64 bytes aligned like a pointer, that is closed with the last reference."""
 
-    buffer: ctypes.Array[ctypes.c_void_p]
     close: Any
 
     def __del__(self) -> None:
@@ -50,33 +46,39 @@ class CtypesEngine:
     def __init__(self, addresses: Mapping[str, int]) -> None:
         pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
-        # errno is saved behind each call and put back before the next, so that nothing comes
-        # between a failure and zmq_errno.
-        dropping = ctypes.CDLL(None, use_errno=True)
+        # errno is saved behind each call and put back before zmq_errno's, so that nothing comes
+        # between a failure and that.
+        saving = {"use_errno": True}
+        dropping = ctypes.CDLL(None, **saving)
         # To drop the GIL takes as long as the shorter calls; PyDLL, which PyPy lacks, keeps it.
-        keeping = getattr(ctypes, "PyDLL", ctypes.CDLL)(None, use_errno=True)
+        library = getattr(ctypes, "PyDLL", ctypes.CDLL)
+        keeping, keeping_errno = library(None), library(None, **saving)
 
-        def bind(field: str, result: Any, *arguments: Any, library: Any = dropping) -> Any:
+        def bind(library: Any, field: str, result: Any = number, *arguments: Any) -> Any:
             prototype: Any = type(library.free)
             function = prototype(addresses[field])
-            function.restype, function.argtypes = result, arguments
+            function.restype = result
+            # For ctypes to check arguments takes as long again as the call. Where it does not, they
+            # are Messages, a c_void_p or a C int.
+            if arguments:
+                function.argtypes = arguments
             return function
 
         # Any of these may release somebody's last message. When that is one that pyzmq sent without
         # copying, pyzmq waits in there for a thread of its own, which wants the GIL.
-        self.recv = bind("msg_recv", number, pointer, pointer, number)
-        self.send = bind("msg_send", number, pointer, pointer, number)
-        self._close = bind("msg_close", number, pointer)
-        self._getsockopt = bind("getsockopt", number, pointer, number, pointer, pointer)
+        self.recv = bind(dropping, "msg_recv")
+        self.send = bind(dropping, "msg_send")
+        self._close = bind(dropping, "msg_close")
+        self._getsockopt = bind(dropping, "getsockopt", number, pointer, number, pointer, pointer)
 
-        self.errno = bind("get_errno", number, library=keeping)
-        self.more = bind("msg_more", number, pointer, library=keeping)
-        self.copy = bind("msg_copy", number, pointer, pointer, library=keeping)
+        self.errno = bind(keeping_errno, "get_errno")
+        self.more = bind(keeping, "msg_more")
+        self.copy = bind(keeping, "msg_copy")
         self._look = getattr(keeping, "poll", None)
-        self._init = bind("msg_init", number, pointer, library=keeping)
-        self._init_size = bind("msg_init_size", number, pointer, size, library=keeping)
-        self._data = bind("msg_data", pointer, pointer, library=keeping)
-        self.size = bind("msg_size", size, pointer, library=keeping)
+        self._init = bind(keeping, "msg_init")
+        self._init_size = bind(keeping, "msg_init_size", number, pointer, size)
+        self._data = bind(keeping, "msg_data", pointer)
+        self.size = bind(keeping, "msg_size", size)
 
     def poll(self, fds: list[int], timeout: int) -> list[int] | None:
         """poll(2), which drops the GIL only to wait.
@@ -95,15 +97,13 @@ class CtypesEngine:
         """Make the loop of a relay."""
         return PythonLoop(self, settings)
 
-    def socket(self, end: End) -> int:
+    def socket(self, end: End) -> ctypes.c_void_p:
         """Return the socket's handle."""
-        return end.handle
+        return ctypes.c_void_p(end.handle)
 
     def message(self) -> Message:
         """Make an empty message."""
-        buffer = Buffer()
-        message = Message(ctypes.addressof(buffer))
-        message.buffer = buffer
+        message = Message()
         self._init(message)
         message.close = self._close
         return message
@@ -126,7 +126,7 @@ class CtypesEngine:
         """Return what the message holds."""
         return ctypes.string_at(self._data(message), self.size(message))
 
-    def events(self, socket: int) -> int:
+    def events(self, socket: ctypes.c_void_p) -> int:
         """Return ZMQ_EVENTS, or -1."""
         events = ctypes.c_int(0)
         size = ctypes.c_size_t(ctypes.sizeof(events))
