@@ -63,7 +63,7 @@ SUBSCRIBES = (b"\0", b"\1", b"\6CANCEL", b"\11SUBSCRIBE")
 # Messages kept for reuse.
 MAX_SPARE = 64
 # Frames of the longest message that is a short one; its copy may have a prefix more.
-MAX_SHORT = 14
+MAX_SHORT = 6
 
 # What became of a message that was handed to a socket; a failure is its negated errno.
 REFUSED, DONE, UNROUTABLE, LOST = 0, 1, 2, 3
@@ -218,15 +218,15 @@ class Lane:
 
     __slots__ = ("copies", "copying", "frames", "prefixes", "received")
 
-    def __init__(self, binding: Binding, prefix: Message | None, swap: bool) -> None:
+    def __init__(
+        self, binding: Binding, swap: bool, captures: bool, prefix: Message | None
+    ) -> None:
         # In the order in which they are sent on, and received. What comes into the last belongs to
         # a message that is not short.
         self.frames = [binding.message() for _ in range(MAX_SHORT + 1)]
         self.received = [*self.frames[1::-1], *self.frames[2:]] if swap else self.frames
-        originals = self.frames[:MAX_SHORT]
-        if prefix is not None:
-            originals.insert(0, prefix)
-        self.prefixes = len(originals) - MAX_SHORT
+        self.prefixes = int(prefix is not None)
+        originals = [*[prefix][: self.prefixes], *self.frames[:MAX_SHORT]] if captures else []
         self.copies = [binding.message() for _ in originals]
         self.copying = list(zip(self.copies, originals))
 
@@ -288,7 +288,7 @@ class PythonLoop:
                 raise MemoryError("no memory for a prefix")
         direction = Direction(source, None if to.type in CANNOT_SEND else to, message, swap)
         if direction.destination is not None and to.type not in LOOKED_AT:
-            direction.lane = Lane(self._binding, message, swap)
+            direction.lane = Lane(self._binding, swap, self._capture is not NONE, message)
         return direction
 
     # Messages
