@@ -25,6 +25,7 @@ class Mutant:
 RELAY_C = "csrc/relay.c"
 LOOP_C = "csrc/loop.c"
 LOOP = "zdev/_engines/loop.py"
+DIRECTIONS = "zdev/_engines/directions.py"
 COMPILED = "zdev/_engines/compiled.py"
 CTYPES = "zdev/_engines/via_ctypes.py"
 RELAY = "zdev/_relay.py"
@@ -450,92 +451,101 @@ MUTANTS = [
     Mutant(
         CTYPES,
         "the GIL is kept by what may have to wait for it",
-        'self.send = bind("msg_send", number, pointer, pointer, number)',
-        'self.send = bind("msg_send", number, pointer, pointer, number, library=keeping)',
+        'self.send = bind(dropping, "msg_send")',
+        'self.send = bind(keeping_errno, "msg_send")',
     ),
     # The Python loop
-    Mutant(LOOP, "the swap is omitted", "self.swap = swap", "self.swap = False"),
+    Mutant(DIRECTIONS, "the swap is omitted", "self.swap = swap", "self.swap = False"),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "the prefix comes last",
         "[direction.prefix, *originals]",
         "[*originals, direction.prefix]",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "the prefix is there twice",
         "[direction.prefix, *originals]",
         "[direction.prefix, direction.prefix, *originals]",
     ),
-    Mutant(LOOP, "the more flag is lost", "SNDMORE if place < last else 0", "0"),
+    Mutant(DIRECTIONS, "the more flag is lost", "SNDMORE if place < last else 0", "0"),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "a parked message is dropped",
-        "if result == REFUSED:\n                return 0",
-        "if result == REFUSED:\n                direction.dropped += 1\n"
-        "                return self._discard(direction)",
+        "if result == REFUSED:\n            return 0",
+        "if result == REFUSED:\n            direction.dropped += 1\n"
+        "            return self._discard(direction)",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "a PAIR's next peer gets the rest of a message",
         "or (result == LOST and to.type == PAIR)",
         "",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "EINTR escapes from a receive",
-        "if error == EINTR:\n                    continue",
-        "",
+        "if error != EINTR:",
+        "if True:",
+        "def _take(",
     ),
-    Mutant(LOOP, "EINTR escapes from a send", "if error != EINTR:", "if True:", "def _send_frame("),
-    Mutant(LOOP, "DONTWAIT is missing from a send", "flags | DONTWAIT", "flags"),
     Mutant(
-        LOOP,
+        DIRECTIONS, "EINTR escapes from a send", "if error != EINTR:", "if True:", "def _insist("
+    ),
+    Mutant(
+        DIRECTIONS,
+        "DONTWAIT is missing from a send",
+        "flags | DONTWAIT",
+        "flags",
+        "def _send_frame(",
+    ),
+    Mutant(
+        DIRECTIONS,
         "frames_received is off by one",
-        "frames_received += len(held.list)",
-        "frames_received += len(held.list) - 1",
+        "frames_received += len(direction.held.list)",
+        "frames_received += len(direction.held.list) - 1",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "a frame's bytes are not counted",
         "frames.bytes += size",
         "frames.bytes = size",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "what cannot be routed is counted as dropped",
         "direction.unroutable += 1",
         "direction.dropped += 1",
         "if result == UNROUTABLE:",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "capture_policy='drop' waits",
         "(result == REFUSED and not self._capture_drop)",
         "result == REFUSED",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "frames of a message that goes nowhere are not released",
         "self._empty(direction.held)",
         "self._forget(direction.held)",
         "def _discard(",
     ),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "a REP whose request goes nowhere does not answer",
         "if source.type == REP:",
         "if False:",
         "def _discard(",
     ),
-    Mutant(LOOP, "a burst has one too many", "moved < self._burst", "moved <= self._burst"),
+    Mutant(DIRECTIONS, "a burst has one too many", "moved < self._burst", "moved <= self._burst"),
     Mutant(
         LOOP,
         "a busy loop ignores the wake-up",
         "if self._since_look >= self._burst:",
         "if False:",
     ),
-    Mutant(LOOP, "a send may eat a wake-up", "to.settled = False", "pass", "def _send("),
+    Mutant(DIRECTIONS, "a send may eat a wake-up", "to.settled = False", "pass", "def _send("),
     Mutant(
         LOOP,
         "the wake-up descriptor is not polled",
@@ -544,7 +554,7 @@ MUTANTS = [
     ),
     Mutant(LOOP, "a paused relay spins", "not self._paused", "True", "def _is_read("),
     Mutant(
-        LOOP,
+        DIRECTIONS,
         "a doubtful direction spins",
         "direction.doubtful = shown and",
         "direction.doubtful = False and",
@@ -560,6 +570,80 @@ MUTANTS = [
         "STATISTICS has another order",
         "(there.frames_received, there.bytes_received)",
         "(there.bytes_received, there.frames_received)",
+    ),
+    # The Python loop's short way
+    Mutant(
+        DIRECTIONS,
+        "the swap of a short message is omitted",
+        "if swap else self.frames",
+        "if False else self.frames",
+    ),
+    Mutant(
+        DIRECTIONS, "the more flag of a short message is lost", "DONTWAIT | SNDMORE", "DONTWAIT"
+    ),
+    Mutant(
+        DIRECTIONS,
+        "the prefix of a short message is missing",
+        "[prefix][: self.prefixes]",
+        "[prefix][:0]",
+    ),
+    Mutant(
+        DIRECTIONS,
+        "a short message's address is not looked at",
+        "not (two if swap else one)",
+        "False",
+    ),
+    Mutant(
+        DIRECTIONS, "of two addresses, the wrong one is looked at", "two if swap else one", "one"
+    ),
+    Mutant(
+        DIRECTIONS,
+        "a short message goes to a ROUTER without an address",
+        "count < 2 or (router",
+        "(router",
+    ),
+    Mutant(
+        DIRECTIONS,
+        "short messages are received twice",
+        "_received += messages",
+        "_received += 2 * messages",
+    ),
+    Mutant(DIRECTIONS, "a short message's bytes are not counted", "all_bytes += size", "pass"),
+    Mutant(
+        DIRECTIONS,
+        "a short copy is not counted",
+        "self._capture_sent += 1",
+        "pass",
+        "def _turn_short(",
+    ),
+    Mutant(
+        DIRECTIONS,
+        "a short send may eat a wake-up",
+        "to.settled = False",
+        "pass",
+        "def _turn_short(",
+    ),
+    Mutant(DIRECTIONS, "a short message is as long as it likes", " or count == MAX_SHORT", ""),
+    Mutant(
+        DIRECTIONS,
+        "a short message begins within another",
+        "not direction.held.list and",
+        "True and",
+    ),
+    Mutant(DIRECTIONS, "a lane's messages are used elsewhere", "and not frames.lent", ""),
+    Mutant(
+        DIRECTIONS,
+        "a parked copy of a short message is forgotten",
+        "direction.stage = COPY",
+        "pass",
+        "def _leave_copy(",
+    ),
+    Mutant(
+        DIRECTIONS,
+        "the copy of a parked short message is made twice",
+        "            direction.copied = True\n",
+        "",
+        "def _leave_sending(",
     ),
     # Relays and devices
     Mutant(

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .mutants import CTYPES, LOOP, MUTANTS, Mutant
+from .mutants import CTYPES, DIRECTIONS, LOOP, MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = shutil.ignore_patterns(
@@ -87,7 +87,7 @@ def engine_of(mutant: Mutant) -> str:
     """Return the engine that has the fault; any has those of relays and devices."""
     if mutant.file == CTYPES:
         return "ctypes"
-    if mutant.file == LOOP:
+    if mutant.file in (LOOP, DIRECTIONS):
         return "cffi-abi" if PYPY else "ctypes"
     return "cffi"
 

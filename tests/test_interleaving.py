@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 
 from zdev._contract import FINISHED, WOKEN, Settings
-from zdev._engines.loop import NONE, Direction, PythonLoop
+from zdev._engines.directions import NONE, Direction
+from zdev._engines.loop import PythonLoop
 from zdev.testing import faults
 from zdev.testing.model import Type
 

@@ -12,7 +12,8 @@ import cffi
 
 from zdev._contract import End, Settings
 
-from .loop import PythonLoop, system_poll
+from .binding import system_poll
+from .loop import PythonLoop
 
 __all__ = ["CffiEngine"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from zdev._contract import End, Settings
 
-from .loop import PythonLoop, system_poll
+from .binding import system_poll
+from .loop import PythonLoop
 
 __all__ = ["CtypesEngine"]
 

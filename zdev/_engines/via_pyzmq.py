@@ -8,7 +8,8 @@ import zmq
 
 from zdev._contract import End, Settings
 
-from .loop import PythonLoop, system_poll
+from .binding import system_poll
+from .loop import PythonLoop
 
 __all__ = ["PyzmqEngine"]
 
