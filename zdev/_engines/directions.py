@@ -151,7 +151,7 @@ class Direction:
 class Lane:
     """Empty messages for a short message and its copy."""
 
-    __slots__ = ("copies", "copying", "frames", "prefixes", "received")
+    __slots__ = ("copies", "frames", "received", "ways")
 
     def __init__(
         self, binding: Binding, swap: bool, captures: bool, prefix: Message | None
@@ -160,10 +160,22 @@ class Lane:
         # a message that is not short.
         self.frames = [binding.message() for _ in range(MAX_SHORT + 1)]
         self.received = [*self.frames[1::-1], *self.frames[2:]] if swap else self.frames
-        self.prefixes = int(prefix is not None)
-        originals = [*[prefix][: self.prefixes], *self.frames[:MAX_SHORT]] if captures else []
+        prefixes = [] if prefix is None else [prefix]
+        originals = [*prefixes, *self.frames[:MAX_SHORT]] if captures else []
         self.copies = [binding.message() for _ in originals]
-        self.copying = list(zip(self.copies, originals))
+        # By the number of frames: each with the flags to send it; each copy with its original, and
+        # with the flags to send it.
+        self.ways = []
+        for count in range(MAX_SHORT + 1):
+            copies = self.copies[: len(prefixes) + count]
+            way = flagged(self.frames[:count]), list(zip(copies, originals)), flagged(copies)
+            self.ways.append(way)
+
+
+def flagged(messages: list[Message]) -> list[tuple[Message, int]]:
+    """Give each frame the flags that it is sent with."""
+    last = len(messages) - 1
+    return [(m, DONTWAIT_SNDMORE if place < last else DONTWAIT) for place, m in enumerate(messages)]
 
 
 def peer_error(error: int) -> bool:
@@ -516,10 +528,10 @@ class Directions:
         """
         binding = self._binding
         recv, more, send, copy = binding.recv, binding.more, binding.send, binding.copy
-        source, destination = direction.source.handle, to.handle
         capture = self._capture
-        captures = capture is not NONE
+        source, destination, watcher = direction.source.handle, to.handle, capture.handle
         held, frames, received = direction.held, lane.frames, lane.received
+        ways = lane.ways
         first, second = received[:2]
         router, swap = to.type == ROUTER, held.swap
         addressed = router or swap
@@ -555,58 +567,41 @@ class Directions:
                 self._pass(direction, messages, all_frames, all_bytes)
                 held.lend(received[:count], (one, two), size)
                 return self._leave_whole(direction, [])
-            if captures:
-                for target, original in lane.copying[: count + lane.prefixes]:
-                    if copy(target, original) < 0:
-                        self._pass(direction, messages, all_frames, all_bytes)
-                        held.lend(received[:count], (one, two), size)
-                        copies = lane.copies[: lane.copies.index(target) + 1]
-                        return self._leave_whole(direction, copies)
+            sending, copying, sending_copies = ways[count]
+            for target, original in copying:
+                if copy(target, original) < 0:
+                    self._pass(direction, messages, all_frames, all_bytes)
+                    held.lend(received[:count], (one, two), size)
+                    return self._leave_whole(
+                        direction, lane.copies[: lane.copies.index(target) + 1]
+                    )
 
             to.settled = False
-            stopped = None
-            if count > 1:
-                stopped = self._send_short(frames, count, to)
-            elif send(first, destination, DONTWAIT) < 0:
-                stopped = self._stopped(first, to, DONTWAIT, 0)
-            if stopped:
-                self._pass(direction, messages, all_frames, all_bytes)
-                held.lend(received[:count], (one, two), size)
-                copies = lane.copies[: count + lane.prefixes] if captures else []
-                return self._leave_sending(direction, to, copies, *stopped)
+            for message, flags in sending:
+                if send(message, destination, flags) < 0:
+                    error = self._insist(message, to, flags)
+                    if error:
+                        self._pass(direction, messages, all_frames, all_bytes)
+                        held.lend(received[:count], (one, two), size)
+                        place = frames.index(message)
+                        copies = lane.copies[: len(copying)]
+                        return self._leave_sending(direction, to, copies, place, error)
             messages += 1
             all_frames += count
             all_bytes += size
-            if captures:
+            if sending_copies:
                 capture.settled = False
-                stopped = self._send_short(lane.copies, count + lane.prefixes, capture)
-                if stopped:
-                    self._pass(direction, messages, all_frames, all_bytes)
-                    copies = lane.copies[: count + lane.prefixes]
-                    return self._leave_copy(direction, copies, *stopped)
+                for message, flags in sending_copies:
+                    if send(message, watcher, flags) < 0:
+                        error = self._insist(message, capture, flags)
+                        if error:
+                            self._pass(direction, messages, all_frames, all_bytes)
+                            place = lane.copies.index(message)
+                            copies = lane.copies[: len(copying)]
+                            return self._leave_copy(direction, copies, place, error)
                 self._capture_sent += 1
         self._pass(direction, messages, all_frames, all_bytes)
         return 1
-
-    def _send_short(self, order: list[Message], count: int, to: Socket) -> tuple[int, int] | None:
-        """Send the first frames of a lane; return where and by what errno that stopped, if so."""
-        send, handle = self._binding.send, to.handle
-        last = count - 1
-        for message in order[:last]:
-            if send(message, handle, DONTWAIT_SNDMORE) < 0:
-                stopped = self._stopped(message, to, DONTWAIT_SNDMORE, order.index(message))
-                if stopped:
-                    return stopped
-        if send(order[last], handle, DONTWAIT) < 0:
-            return self._stopped(order[last], to, DONTWAIT, last)
-        return None
-
-    def _stopped(
-        self, message: Message, to: Socket, flags: int, place: int
-    ) -> tuple[int, int] | None:
-        """Go on with a frame as `_send_short`, after a send of it has failed."""
-        error = self._insist(message, to, flags)
-        return (place, error) if error else None
 
     def _pass(self, direction: Direction, messages: int, frames: int, size: int) -> None:
         """Count what has gone straight through."""
@@ -633,8 +628,7 @@ class Directions:
         direction.held.complete()
         self._hold(direction)
         if copies:
-            direction.copied = True
-            direction.copy.lend(copies)
+            self._lend_copy(direction, copies)
             self._empty(direction.copy)
         return self._deliver(direction)
 
@@ -646,8 +640,7 @@ class Directions:
         held.complete()
         self._hold(direction)
         if copies:
-            direction.copied = True
-            direction.copy.lend(copies)
+            self._lend_copy(direction, copies)
         frames, size = len(held.list), held.bytes
         return self._delivered(direction, self._sent(held, to, place, error), frames, size)
 
@@ -655,10 +648,14 @@ class Directions:
         self, direction: Direction, copies: list[Message], place: int, error: int
     ) -> int:
         """Go on where the capture socket did not take a frame of the copy."""
-        direction.copied = True
-        direction.copy.lend(copies)
+        self._lend_copy(direction, copies)
         direction.stage = COPY
         return self._copy_sent(direction, self._sent(direction.copy, self._capture, place, error))
+
+    def _lend_copy(self, direction: Direction, copies: list[Message]) -> None:
+        """Let what is in the lane be the copy."""
+        direction.copied = True
+        direction.copy.lend(copies)
 
     def _hold(self, direction: Direction) -> None:
         """Count what has been received as held."""
