@@ -105,14 +105,19 @@ def main() -> int:
     results: report.Results = {}
     for name in wanted:
         names = _chosen(systems.fit(WORKLOADS[name]), given.systems)
+        if not names:
+            continue
         results[name] = _rounds(WORKLOADS[name], names, given.rounds, given.seconds)
         print("\n" + report.table(name, results[name]), flush=True)
+        if given.json:
+            text = json.dumps({"machine": _machine(), "results": results}, indent=1)
+            pathlib.Path(given.json).write_text(text, encoding="utf-8")
+    if not results:
+        print("none of these systems fits any of these workloads")
+        return 2
     print("\n" + report.summary(results))
     reached = report.goals(results, platform.python_implementation() == "PyPy")
     print(f"\nGoals\n{reached}" if reached else "")
-    if given.json:
-        text = json.dumps({"machine": _machine(), "results": results}, indent=1)
-        pathlib.Path(given.json).write_text(text, encoding="utf-8")
     if given.picture:
         print("drawn:", *report.draw(results, _machine(), given.picture))
     return 0

@@ -198,7 +198,7 @@ def system_calls(workload: Workload, system: str) -> float:
     The getpid(2) that libzmq makes with each look into a mailbox, lest a fork was missed, does not
     count; newer C libraries no longer answer it without a system call.
     """
-    calls = in_process(ping_pong, system, workload, system)
+    calls: dict[str, int] = in_process(ping_pong, system, workload, system)
     return (sum(calls.values()) - calls.get("getpid", 0)) / (2 * ROUND_TRIPS)
 
 

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -82,7 +83,7 @@ int load_thread_clock (void);
 #define STOCK_BYTES (8 << 20)   /*  fit into this                              */
 
 typedef struct {
-    void *data [8];
+    uint64_t data [8];
 } message_t;
 
 typedef struct {
@@ -312,12 +313,11 @@ load_run (const load_libzmq *libzmq, load_job *jobs, int count,
     pthread_barrier_init (&run.start, NULL, (unsigned) count + 1);
     for (int i = 0; i < count; i++) {
         tasks [i] = (task_t) { .run = &run, .job = &jobs [i] };
-        int error = pthread_create (&threads [i], NULL, work, &tasks [i]);
-        if (error)
-            return error;
+        if (pthread_create (&threads [i], NULL, work, &tasks [i]))
+            abort ();           /*  those that wait at the barrier cannot be left */
     }
-    run.began = now ();
     pthread_barrier_wait (&run.start);
+    run.began = now ();
 
     int error = 0;
     *elapsed = 0;

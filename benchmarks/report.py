@@ -78,6 +78,8 @@ def summary(results: Results) -> str:
         "|---" * (len(others) + 1) + "|",
     ]
     for name, figures in results.items():
+        if first not in figures:
+            continue
         kinds = ["p50", "p99"] if _kind(figures) == "p50" else ["rate"]
         for kind in kinds:
             cells = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import graphlib
+import itertools
 import os
 import platform
 import subprocess
@@ -16,7 +17,7 @@ import zmq
 import zdev
 from zdev import _engines, _libzmq
 
-from .support import Network, available_engines, python, running
+from .support import DEADLINE, Network, available_engines, python, running
 
 PYPY = platform.python_implementation() == "PyPy"
 ENGINES = (
@@ -314,3 +315,37 @@ def test_all_that_is_exported_is_there() -> None:
     assert sorted(zdev.__all__) == zdev.__all__ or len(set(zdev.__all__)) == len(zdev.__all__)
     assert all(hasattr(zdev, name) for name in zdev.__all__)
     assert chosen(python("from zdev import *; print(engine)")) == zdev.engine
+
+
+@pytest.mark.parametrize("name", [name for name in available_engines() if name != "cffi"])
+def test_no_python_loop_goes_on_after_an_exception(
+    name: str, net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had in hand is uncertain: the next message could be appended to half of one."""
+    loaded = _engines.load(name)
+    monkeypatch.setattr(_engines, "current", loaded)
+    more = loaded.more  # type: ignore[attr-defined]
+    calls = itertools.count()
+
+    def raise_once(message: object) -> int:
+        if next(calls) == 1:
+            raise MemoryError
+        return int(more(message))
+
+    source, destination = net.bound(zmq.PULL), net.bound(zmq.PUSH)
+    sender, receiver = net.peer(source, zmq.PUSH), net.peer(destination, zmq.PULL)
+    sender.send_multipart([b"1", b"2"])
+    relay = zdev.Relay(source, destination)
+    monkeypatch.setattr(loaded, "more", raise_once)
+    with pytest.raises(MemoryError):
+        relay.run()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="cannot go on"):
+            relay.step()
+    assert relay.statistics().frontend_to_backend.messages_sent == 0
+    # Another one is none the worse.
+    sender.send_multipart([b"3", b"4"])
+    again = zdev.Relay(source, destination)
+    while not again.step():
+        assert source.poll(DEADLINE * 1000)
+    assert receiver.recv_multipart() == [b"3", b"4"]

@@ -47,6 +47,7 @@ class PythonLoop(Directions):
         self._since_look = 0
         self._command = Frames()
         self._paused = False
+        self._broken = False
 
     # Control
 
@@ -218,7 +219,22 @@ class PythonLoop(Directions):
         return moved
 
     def run(self, timeout: int) -> int:
-        """Relay; see ``Loop.run``."""
+        """Relay; see ``Loop.run``.
+
+        Nothing is expected to raise in here, but memory may run out, and a debugger or a program
+        may raise something in any thread. What was in hand is uncertain then.
+        """
+        if self._broken:
+            raise RuntimeError(
+                "this relay cannot go on: an exception has ended it in the middle of a message; "
+                "make another"
+            )
+        self._broken = True
+        result = self._run(timeout)
+        self._broken = False
+        return result
+
+    def _run(self, timeout: int) -> int:
         self._unsettle()
         rounds = 0
         while True:

@@ -23,7 +23,7 @@ ffi = cffi.FFI()
 
 # CFFI looks types up by name under a lock, which another thread may hold at a fork.
 INT, SIZE, POINTER = map(ffi.typeof, ("int *", "size_t *", "void *"))
-MESSAGE = ffi.typeof("void *[8]")  # a zmq_msg_t: 64 bytes, aligned like a pointer
+MESSAGE = ffi.typeof("uint64_t[8]")  # a zmq_msg_t: 64 bytes, aligned like a pointer
 
 
 class CffiEngine:

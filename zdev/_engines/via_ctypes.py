@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ class PollItem(ctypes.Structure):
     _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
 
 
-class Message(ctypes.c_void_p * 8):  # type: ignore[misc]
+class Message(ctypes.c_uint64 * 8):  # type: ignore[misc]
     """A zmq_msg_t, 64 bytes aligned like a pointer, that is closed with the last reference."""
 
     close: Any
@@ -55,31 +56,34 @@ class CtypesEngine:
         library = getattr(ctypes, "PyDLL", ctypes.CDLL)
         keeping, keeping_errno = library(None), library(None, **saving)
 
-        def bind(library: Any, field: str, result: Any = number, *arguments: Any) -> Any:
+        def bind(library: Any, field: str, result: Any, *arguments: Any) -> Any:
             prototype: Any = type(library.free)
             function = prototype(addresses[field])
-            function.restype = result
-            # For ctypes to check arguments takes as long again as the call. Where it does not, they
-            # are Messages, a c_void_p or a C int.
-            if arguments:
-                function.argtypes = arguments
+            function.restype, function.argtypes = result, arguments
             return function
 
         # Any of these may release somebody's last message. When that is one that pyzmq sent without
         # copying, pyzmq waits in there for a thread of its own, which wants the GIL.
-        self.recv = bind(dropping, "msg_recv")
-        self.send = bind(dropping, "msg_send")
-        self._close = bind(dropping, "msg_close")
+        self.recv = bind(dropping, "msg_recv", number, pointer, pointer, number)
+        self.send = bind(dropping, "msg_send", number, pointer, pointer, number)
+        self._close = bind(dropping, "msg_close", number, pointer)
         self._getsockopt = bind(dropping, "getsockopt", number, pointer, number, pointer, pointer)
 
-        self.errno = bind(keeping_errno, "get_errno")
-        self.more = bind(keeping, "msg_more")
-        self.copy = bind(keeping, "msg_copy")
+        self.errno = bind(keeping_errno, "get_errno", number)
+        self.more = bind(keeping, "msg_more", number, pointer)
+        self.copy = bind(keeping, "msg_copy", number, pointer, pointer)
         self._look = getattr(keeping, "poll", None)
-        self._init = bind(keeping, "msg_init")
+        self._init = bind(keeping, "msg_init", number, pointer)
         self._init_size = bind(keeping, "msg_init_size", number, pointer, size)
         self._data = bind(keeping, "msg_data", pointer)
-        self.size = bind(keeping, "msg_size", size)
+        self.size = bind(keeping, "msg_size", size, pointer)
+
+        if sys.implementation.name == "cpython":
+            # To check the arguments takes as long again as the call. These get Messages, a c_void_p
+            # and flags, which CPython passes right without. (PyPy takes what is not in argtypes for
+            # variadic arguments, and these go elsewhere on some machines.)
+            for function in (self.recv, self.send, self.more, self.copy, self._close, self._init):
+                function.argtypes = None
 
     def poll(self, fds: list[int], timeout: int) -> list[int] | None:
         """poll(2), which drops the GIL only to wait.
