@@ -158,6 +158,8 @@ def stand_still(state: str, system: str) -> float:
     time.sleep(QUIET)
     before, began = device.cpu(), time.monotonic()
     time.sleep(STILL)
+    if device.over:
+        raise RuntimeError(f"{system} has ended instead of waiting while {state}")
     return (device.cpu() - before) / (time.monotonic() - began) / 1e7
 
 
@@ -208,12 +210,18 @@ class Report:
     def __init__(self) -> None:
         self.exceeded: list[str] = []
 
-    def line(self, what: str, figure: float, limit: float | None = None) -> None:
-        """Print a figure, and what becomes of it under its limit."""
+    def line(
+        self, what: str, figure: float, limit: float | None = None, least: float = 0.0
+    ) -> None:
+        """Print a figure, and what becomes of it under its limit.
+
+        One that is not above the least was not measured.
+        """
         line = f"  {what:68} {figure:10.2f}"
         if limit is not None:
-            line += f"  {'EXCEEDS' if figure > limit else 'within'} {limit:g}"
-            if figure > limit:
+            within = least < figure <= limit
+            line += f"  {'within' if within else 'EXCEEDS'} {limit:g}"
+            if not within:
                 self.exceeded.append(line)
         print(line, flush=True)
 
@@ -251,7 +259,7 @@ def main() -> int:
     for state in ("idle", "parked", "full", "without worker", "paused"):
         for name in engines if state == "paused" else [*engines, *others]:
             figure = in_process(stand_still, name, state, name)
-            report.line(f"{state}: {name}", figure, CPU if name in engines else None)
+            report.line(f"{state}: {name}", figure, CPU if name in engines else None, -1.0)
 
     if report.exceeded:
         print("\nLimits exceeded", *report.exceeded, sep="\n")

@@ -25,6 +25,7 @@ class Device:
     """A device in a thread."""
 
     def __init__(self, load: Load, function: Callable[[], Any]) -> None:
+        self.over = False
         started = threading.Event()
 
         def body() -> None:
@@ -32,6 +33,7 @@ class Device:
             self._clock = load.thread_clock()
             started.set()
             function()
+            self.over = True
             threading.Event().wait()  # valgrind would give its place to the next thread
 
         threading.Thread(target=body, daemon=True).start()

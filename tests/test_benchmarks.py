@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,11 @@ def test_the_gate_fails_where_a_limit_is_exceeded(capsys: pytest.CaptureFixture[
     gated.line("beyond", 1.01, 1.0)
     assert len(gated.exceeded) == 1
     assert "EXCEEDS 1" in capsys.readouterr().out
+    gated.line("not measured", 0.0, 1.0)
+    gated.line("not measured", math.nan, 1.0)
+    assert len(gated.exceeded) == 3
+    gated.line("no CPU time at all", 0.0, 1.0, -1.0)
+    assert len(gated.exceeded) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import zmq
 import zdev
 from zdev import _engines, _libzmq
 
-from .support import DEADLINE, Network, available_engines, python, running
+from .support import DEADLINE, Network, available_engines, python, running, wait_until
 
 PYPY = platform.python_implementation() == "PyPy"
 ENGINES = (
@@ -349,3 +349,35 @@ def test_no_python_loop_goes_on_after_an_exception(
     while not again.step():
         assert source.poll(DEADLINE * 1000)
     assert receiver.recv_multipart() == [b"3", b"4"]
+
+
+@pytest.mark.parametrize("name", [name for name in available_engines() if name != "cffi"])
+def test_frames_longer_than_an_int(
+    name: str, net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zmq_msg_recv says no more than INT_MAX of them; the fuzz target shows it of the C loop."""
+    loaded = _engines.load(name)
+    monkeypatch.setattr(_engines, "current", loaded)
+    recv, giant = loaded.recv, 2**31 + 5  # type: ignore[attr-defined]
+    sizes: list[int] = []
+
+    def receive(message: object, socket: object, flags: int) -> int:
+        size = int(recv(message, socket, flags))
+        if size < 0:
+            return size
+        sizes.append(giant if len(sizes) % 3 == 1 else size)
+        return min(sizes[-1], 2**31 - 1)
+
+    monkeypatch.setattr(loaded, "recv", receive)
+    monkeypatch.setattr(loaded, "size", lambda _: giant)
+    source, destination = net.bound(zmq.PULL), net.bound(zmq.PUSH)
+    sender, receiver = net.peer(source, zmq.PUSH), net.peer(destination, zmq.PULL)
+    relay = zdev.Relay(source, destination)
+    messages = [[b"%d" % place for place in range(frames)] for frames in (1, 2, 3, 4, 5, 9) * 3]
+    for message in messages:
+        sender.send_multipart(message)
+    wait_until(lambda: relay.step() == 0 and len(sizes) == sum(map(len, messages)))
+    assert [receiver.recv_multipart() for _ in messages] == messages
+    there = relay.statistics().frontend_to_backend
+    assert sizes.count(giant) == len(sizes) // 3
+    assert there.bytes_received == there.bytes_sent == sum(sizes)

@@ -273,6 +273,25 @@ def test_a_device_that_never_ends(relays: bool, report: str) -> None:
         del made
 
 
+@pytest.mark.parametrize("end", ["term", "destroy"])
+def test_a_device_that_ends_its_context(end: str) -> None:
+    def broker(frontend: Any, backend: Any) -> None:
+        try:
+            frontend.recv()
+            raise ZeroDivisionError("the reason")
+        finally:
+            frontend.close()
+            backend.close()
+            getattr(frontend.context, end)()
+
+    made = DeviceHarness(lambda f, b, _: broker(f, b), PULL_PUSH, capture=False)
+    with pytest.raises(DeviceError, match="raised ZeroDivisionError: the reason"), made:
+        made.check()
+    made = DeviceHarness(lambda f, b, _: f.context.destroy(), PULL_PUSH, capture=False)
+    with pytest.raises(DeviceError, match=r"the device (terminated|returned)"), made:
+        made.check()
+
+
 def test_a_failure_of_the_test_itself_comes_through() -> None:
     made = DeviceHarness(Broker(), PULL_PUSH, capture=False)
     with no_leaks(), pytest.raises(ZeroDivisionError), made:
@@ -292,6 +311,12 @@ def test_a_harness_can_check_again(engine: str) -> None:
         (lambda: DeviceHarness("ProcessProxy", PULL_PUSH), ValueError, "process"),
         (lambda: DeviceHarness("zmq.devices.ProcessDevice", PULL_PUSH), ValueError, "process"),
         (lambda: DeviceHarness(dict, PULL_PUSH), TypeError, "neither"),
+        (
+            lambda: DeviceHarness(zdev.ThreadProxy(zmq.PULL, zmq.PUSH), PULL_PUSH),
+            TypeError,
+            "called",
+        ),  # type: ignore[arg-type]
+        (lambda: ScriptedLibzmq().engine("pyzmq"), ValueError, "no engine that calls libzmq"),
         (lambda: DeviceHarness("nothing", PULL_PUSH), AttributeError, "nothing"),
         (lambda: Traffic(zmq.REQ, zmq.REP, []), ValueError, "REQ-REP, but for PULL-PUSH"),
         (lambda: Traffic(zmq.PULL, zmq.PUSH, [], clients=[b"a"]), ValueError, "2 are wanted"),

@@ -276,6 +276,8 @@ class DeviceHarness:
     ) -> None:
         early = self._thread is not None and not self._thread.is_alive()
         ended = self._stop()
+        if isinstance(error, zmq.ZMQError) and error.errno in (zmq.ETERM, zmq.ENOTSOCK):
+            self._ended_early(by_itself=True)
         if error is not None:
             return
         if early:
@@ -295,10 +297,16 @@ class DeviceHarness:
         threads: set[threading.Thread] = {self._thread} if self._thread else set()
         return end_context(self.context, threads, self.timeout)
 
-    def _ended_early(self) -> NoReturn:
+    def _ended_early(self, *, by_itself: bool = False) -> NoReturn:
         error = self._thread.error if self._thread else None
         how = f"raised {type(error).__name__}: {error}" if error else "returned"
-        fail(f"the device {how} before its context was terminated{self._missing()}", error)
+        if not by_itself:
+            how += " before its context was terminated"
+        elif error:
+            how += " and terminated its context"
+        else:
+            how = "terminated its context"
+        fail(f"the device {how}{self._missing()}", error)
 
     # The traffic
 
@@ -436,9 +444,11 @@ def as_bytes(prefix: bytes | str | None) -> bytes | None:
 
 def kind_of(device: Any) -> str:
     """Say how a device is called: as a monitored queue, a bare device, a relay or any function."""
+    if not callable(device):
+        raise TypeError(f"{device!r} cannot be called; a device is a class, a function or a name")
     bases = device.__mro__ if isinstance(device, type) else [device]
     names = {
-        base.__name__.lower().replace("_", "")
+        getattr(base, "__name__", "").lower().replace("_", "")
         for base in bases
         if str(getattr(base, "__module__", "")).partition(".")[0] in ("zdev", "zmq")
     }

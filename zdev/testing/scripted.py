@@ -426,7 +426,11 @@ class ScriptedLibzmq:
         return socket
 
     def engine(self, name: str) -> Any:
-        """Return the engine of that name, over this table."""
+        """Return the engine of that name, over this table: cffi, ctypes or cffi-abi."""
+        if name not in ("cffi", "ctypes", "cffi-abi"):
+            raise ValueError(
+                f"{name!r} is no engine that calls libzmq's functions: cffi, ctypes or cffi-abi"
+            )
         while _done:
             table = _done.pop()
             if table.all_closed:

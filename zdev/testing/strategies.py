@@ -207,7 +207,8 @@ def faults(
     calls : int
         The last call that may fail.
     errors : sequence of int
-        The error numbers; by default those after which a relay goes on.
+        The error numbers; by default those after which a relay that has been made goes on. To
+        make one with a prefix raises MemoryError where memory is short.
     """
     usual = [errno.EINTR, errno.EAGAIN, int(zmq.EFSM), errno.EHOSTUNREACH, errno.ENOMEM]
     return st.dictionaries(
