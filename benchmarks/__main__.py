@@ -36,15 +36,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 9")
     parser.add_argument("--seconds", type=float, metavar="S", help="of each run; default: 0.3")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 s: a glance, no more")
-    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these; patterns too")
+    parser.add_argument(
+        "--systems", nargs="+", metavar="NAME", help="only these; patterns too; behind WHAT"
+    )
     parser.add_argument("--json", metavar="FILE", help="write every single figure there")
     parser.add_argument(
         "--picture",
         metavar="PATH",
-        default=str(pathlib.Path(__file__).with_name("results")),
-        help="draw PATH.png and PATH.svg; default: results, beside this program",
+        help="draw PATH.png and PATH.svg; default: results, beside this program, unless WHAT or "
+        "--quick is given; '' for none",
     )
     given = parser.parse_args()
+    if given.picture is None:
+        whole = given.what == parser.get_default("what") and not given.quick
+        given.picture = str(pathlib.Path(__file__).with_name("results")) if whole else ""
     given.rounds = given.rounds or (3 if given.quick else 9)
     given.seconds = given.seconds or (0.1 if given.quick else 0.3)
     return given
@@ -83,7 +88,10 @@ def _chosen(items: list[str], patterns: list[str] | None) -> list[str]:
 
 def main() -> int:
     """Run the command and return its exit code."""
-    if sys.argv[1:] == ["gate"]:
+    if "gate" in sys.argv[1:]:
+        if len(sys.argv) > 2:
+            print("the gate takes no arguments: python -m benchmarks gate")
+            return 2
         return gate.main()
     given = _arguments()
     wanted = [
@@ -94,7 +102,8 @@ def main() -> int:
             print(f"{WORKLOADS[name].group:8}  {name}")
         return 0
     if not wanted or not _chosen(systems.available(), given.systems):
-        print("nothing to measure: --list shows the workloads; systems:", *systems.available())
+        print("nothing to measure: --list '*' shows the workloads; the systems are")
+        print(*(f"  {system!r}" for system in systems.available()), sep="\n")
         return 2
     if given.picture and not importlib.util.find_spec("matplotlib"):
         print("matplotlib is missing: pip install -e '.[bench]', or leave it out with --picture ''")

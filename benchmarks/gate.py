@@ -228,6 +228,9 @@ class Report:
 
 def main() -> int:
     """Measure, print, and return 1 if a limit is exceeded, 2 if a tool is missing."""
+    if OURS not in systems.available():
+        print("the gate needs the compiled extension: python -m zdev info says why it is missing")
+        return 2
     missing = [tool for tool in ("valgrind", "strace") if not shutil.which(tool)]
     if missing:
         print(f"the gate needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")

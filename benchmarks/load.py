@@ -20,6 +20,9 @@ BUILT = pathlib.Path(__file__).with_name("_build")
 
 
 def _compile(source: str, target: pathlib.Path) -> None:
+    missing = [name for name in ("cffi", "setuptools") if not importlib.util.find_spec(name)]
+    if missing:
+        raise SystemExit(f"{' and '.join(missing)} missing: pip install -e '.[bench]'")
     import cffi
 
     ffi = cffi.FFI()

@@ -374,6 +374,25 @@ def test_what_the_capture_did_not_get_is_told(
     )
 
 
+@pytest.mark.parametrize(("kind", "told"), [(zmq.PUB, False), (zmq.PUSH, True)])
+def test_a_copy_that_a_publisher_did_not_get_is_nobodys_loss(
+    engine: str, net: Network, monkeypatch: pytest.MonkeyPatch, caplog: Any, kind: int, told: bool
+) -> None:
+    """The end of the context may come between a message and its copy: as if one was left then."""
+    statistics = zdev.Relay.statistics
+
+    def one_left(relay: zdev.Relay) -> Any:
+        there, back, capture = statistics(relay)
+        return there, back, capture._replace(parked=1)
+
+    monkeypatch.setattr(zdev.Relay, "statistics", one_left)
+    sockets = net.bound(zmq.PULL), net.bound(zmq.PUSH), net.bound(kind)
+    background = Background(zdev.monitored_queue, *sockets)
+    with caplog.at_level(logging.WARNING, "zdev"):
+        assert isinstance(net.terminate(background), zmq.ContextTerminated)
+    assert ("1 copy for the capture" in caplog.text) == told
+
+
 # Captures
 
 PREFIXES = {

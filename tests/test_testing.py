@@ -614,9 +614,9 @@ def test_a_scripted_libzmq(name: str, failing: dict[int, int], messages: list[Me
 
 @pytest.mark.skipif("ctypes" not in SCRIPTABLE, reason="the example names the engine ctypes")
 def test_the_example_of_the_scripted_libzmq() -> None:
-    names = {"ScriptedLibzmq": ScriptedLibzmq, "Type": Type, "errno": errno}
+    names = {"ScriptedLibzmq": ScriptedLibzmq}
     (example,) = doctest.DocTestFinder(recurse=False).find(ScriptedLibzmq, "it", globs=names)
-    assert doctest.DocTestRunner().run(example) == (0, 8)
+    assert doctest.DocTestRunner().run(example) == (0, 9)
 
 
 def test_an_inbox_keeps_each_order() -> None:

@@ -20,7 +20,9 @@ class _MonitoredQueue(Relay):
     _roles = ("in_socket", "out_socket", "mon_socket", "control")
 
 
-def _run(name: str, relay: Relay) -> int:
+def _run(name: str, relay: Relay, capture_socket: zmq.Socket[Any] | None = None) -> int:
+    # A closed socket has no type any more.
+    capture_type = capture_socket.type if capture_socket else None
     try:
         relay.run()
     finally:
@@ -28,7 +30,8 @@ def _run(name: str, relay: Relay) -> int:
         left = []
         if there.parked + back.parked:
             left.append(_count(there.parked + back.parked, "message", "messages"))
-        if capture.parked:
+        # A publisher waits for nobody: the end of the context came before the copy, no more.
+        if capture.parked and capture_type not in (zmq.PUB, zmq.XPUB):
             left.append(_count(capture.parked, "copy", "copies") + " for the capture")
         if left:
             logger.warning(
@@ -95,7 +98,7 @@ def proxy(
     relay = Relay(
         frontend, backend, capture, capture_policy=capture_policy, burst=burst, swap=False
     )
-    return _run("proxy", relay)
+    return _run("proxy", relay, capture)
 
 
 def device(device_type: int, frontend: zmq.Socket[Any], backend: zmq.Socket[Any]) -> int:
@@ -177,7 +180,7 @@ def proxy_steerable(
         burst=burst,
         swap=False,
     )
-    return _run("proxy_steerable", relay)
+    return _run("proxy_steerable", relay, capture)
 
 
 def monitored_queue(
@@ -232,4 +235,4 @@ def monitored_queue(
         capture_policy=capture_policy,
         burst=burst,
     )
-    return _run("monitored_queue", relay)
+    return _run("monitored_queue", relay, mon_socket)

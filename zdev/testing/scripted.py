@@ -374,11 +374,13 @@ class ScriptedLibzmq:
 
     Examples
     --------
-    A receive that is interrupted does a relay no harm:
+    A receive that is interrupted does a relay no harm. Calls count from 0, in the order that
+    ``trace`` has:
 
+    >>> import errno, zmq
     >>> libzmq = ScriptedLibzmq()
-    >>> frontend = libzmq.socket(Type.PULL, "frontend")
-    >>> backend = libzmq.socket(Type.PUSH, "backend")
+    >>> frontend = libzmq.socket(zmq.PULL, "frontend")
+    >>> backend = libzmq.socket(zmq.PUSH, "backend")
     >>> libzmq.script.append(lambda: frontend.deliver([b"two", b"frames"]))
     >>> libzmq.faults[4] = errno.EINTR
     >>> code = libzmq.run(libzmq.loop("ctypes", frontend, backend))

@@ -191,7 +191,11 @@ def prefixes() -> st.SearchStrategy[bytes | str | None]:
 
 
 def socket_pairs() -> st.SearchStrategy[tuple[Type, Type]]:
-    """Draw the types of a device's frontend and backend: a key of `PAIRS`."""
+    """Draw the types of a device's frontend and backend.
+
+    PULL-PUSH, PAIR-PAIR, DEALER-DEALER, ROUTER-DEALER, DEALER-ROUTER, ROUTER-ROUTER, SUB-PUB,
+    XSUB-XPUB and PULL-XPUB.
+    """
     return st.sampled_from([*PAIRS])
 
 
