@@ -451,8 +451,8 @@ MUTANTS = [
     Mutant(
         CTYPES,
         "the GIL is kept by what may have to wait for it",
-        'self.send = bind(dropping, "msg_send")',
-        'self.send = bind(keeping_errno, "msg_send")',
+        'self.send = bind(dropping, "msg_send"',
+        'self.send = bind(keeping_errno, "msg_send"',
     ),
     # The Python loop
     Mutant(DIRECTIONS, "the swap is omitted", "self.swap = swap", "self.swap = False"),
@@ -584,8 +584,8 @@ MUTANTS = [
     Mutant(
         DIRECTIONS,
         "the prefix of a short message is missing",
-        "[prefix][: self.prefixes]",
-        "[prefix][:0]",
+        "[] if prefix is None else [prefix]",
+        "[]",
     ),
     Mutant(
         DIRECTIONS,
@@ -641,9 +641,9 @@ MUTANTS = [
     Mutant(
         DIRECTIONS,
         "the copy of a parked short message is made twice",
-        "            direction.copied = True\n",
-        "",
-        "def _leave_sending(",
+        "direction.copied = True",
+        "pass",
+        "def _lend_copy(",
     ),
     # Relays and devices
     Mutant(
