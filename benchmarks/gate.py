@@ -225,7 +225,7 @@ class Report:
         """
         line = f"  {what:68} {figure:10.2f}"
         if limit is not None:
-            within = least < figure <= limit
+            within = least < figure and round(figure, 2) <= limit  # as printed
             line += f"  {'within' if within else 'EXCEEDS'} {limit:g}"
             if not within:
                 self.exceeded.append(line)
