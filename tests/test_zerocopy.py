@@ -65,3 +65,16 @@ def test_a_copy_that_is_dropped_is_given_back(
         assert sink.recv_multipart() == message
         assert wait_until(lambda: relay.statistics().capture.dropped) == 1
         wait_until(lambda: gc.collect() or tracker.done)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 40])
+def test_a_message_that_goes_nowhere_is_given_back(
+    engine: str, zero_copy: None, net: Network, frames: int
+) -> None:
+    frontend, backend = net.bound(zmq.PULL), net.bound(zmq.ROUTER, router_mandatory=1)
+    source = net.peer(frontend, zmq.PUSH)
+    relay = zdev.Relay(frontend, backend)
+    with running(relay):
+        tracker = source.send_multipart([bytes(100_000)] * frames, copy=False, track=True)
+        assert wait_until(lambda: relay.statistics().frontend_to_backend.unroutable) == 1
+        wait_until(lambda: gc.collect() or tracker.done)
