@@ -25,8 +25,8 @@ ffi.cdef(declarations())
 ffi.set_source(
     "zdev._engines._c",
     '#include "zdev.h"',
-    sources=["csrc/relay.c", "csrc/loop.c"],
-    depends=["csrc/zdev.h", "csrc/relay.h"],
+    sources=[f"csrc/{name}.c" for name in ("frames", "direction", "turn", "loop", "life")],
+    depends=["csrc/zdev.h", "csrc/internal.h"],
     include_dirs=["csrc"],
     extra_compile_args=shlex.split(os.environ.get("ZDEV_CFLAGS", "")),
     # Without a compiler the installation goes on, and zdev uses ctypes or cffi's ABI mode.

@@ -2,22 +2,43 @@
 
     The loop gives each direction a burst in turn, and blocks in poll(2) only
     when nothing can move: on the wake-up descriptor and on the ZMQ_FD of every
-    socket. ZMQ_FD is edge-like (zmq_getsockopt(3)): it is readable when the
-    socket has commands to process, and whoever processes them, be it a receive,
-    a send or a look at ZMQ_EVENTS, takes the edge away. So each socket must be
-    settled before the loop blocks: its commands processed, the answer looked
-    at, and nothing done with it since.                                       */
+    socket.
 
-#include "relay.h"
+    ZMQ_FD is edge-like (zmq_getsockopt(3)): it is readable while the socket has
+    commands to process, and whoever processes them takes that away, be it a
+    receive, a send or a look at ZMQ_EVENTS. So a send may use up the news that
+    the same socket can be read, and a receive the news that its peer has room;
+    a loop that simply blocked would sleep beside a message for ever. Therefore
+    a socket must be settled before the loop blocks: its commands processed, the
+    answer looked at, and nothing done with it since. A receive that finds
+    nothing settles its source; every send unsettles; settle() does the rest.
 
-#include <errno.h>
+    zmq_poll(3) settles by itself, but takes two system calls more for each
+    wake-up. To try the sources again for a while before blocking gained nothing.
+
+    test_every_step_at_every_moment (tests/loops/test_interleaving.py) lets peers
+    act right before every single call, and finds a loop that sleeps while
+    something could move, or spins. tests/proofs/model/check tries all orders of
+    a small model.                                                            */
+
+#include "internal.h"
+
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 
-/*  A parked direction whose destination shows POLLOUT and refuses all the same
-    is tried again when its descriptor wakes the loop; should that edge be lost
-    to another call, then after so many milliseconds.                         */
+/*  Milliseconds after which a parked direction is tried again although nothing
+    says that it can go on, where POLLOUT says nothing.
+
+    XPUB and PUB show POLLOUT always: a loop that goes by it spins. A ROUTER
+    shows none while none of its peers has room, though the one that the message
+    is for may have left, so that the message must be given up: a loop that waits
+    for it waits for ever. In both cases the loop goes by the descriptor alone.
+    But that is an edge, which another call may have used up before the send was
+    refused; then nothing else comes, and only the clock is left.
+
+    test_every_step_at_every_moment (tests/loops/test_interleaving.py) sleeps for
+    ever without it in its cases "full xpub" and "full router"; test_nobody_spins
+    (tests/loops/test_waiting.py) shows that it takes next to no CPU time.     */
 enum { DOUBT_TIMEOUT = 50 };
 
 /*  While its time away is bounded, a busy loop returns after so many rounds.  */
@@ -25,225 +46,6 @@ enum { BOUNDED_ROUNDS = 64 };
 
 /*  Commands served between two rounds: a flood of them must not stop traffic. */
 enum { MAX_COMMANDS = 16 };
-
-/*  ----------------------------------------------------------------------
-    poll(2), with the table's signature.                                      */
-
-static int
-system_poll (void *items, unsigned long count, int timeout)
-{
-    return poll (items, (nfds_t) count, timeout);
-}
-
-/*  ----------------------------------------------------------------------
-    Can a socket of this type send, and can it receive? zmq_socket(3).        */
-
-static int
-can_send (int type)
-{
-    return type != TYPE_SUB && type != TYPE_PULL;
-}
-
-static int
-can_receive (int type)
-{
-    return type != TYPE_PUB && type != TYPE_PUSH;
-}
-
-/*  ----------------------------------------------------------------------
-    Enter a socket once; two ends may be the same socket.                     */
-
-static zdev_socket *
-socket_enter (zdev_relay *self, const zdev_end *end)
-{
-    for (int i = 0; i < self->sockets; i++)
-        if (self->socket[i].handle == end->handle)
-            return &self->socket[i];
-    zdev_socket *socket = &self->socket[self->sockets++];
-    socket->handle = end->handle;
-    socket->type = end->type;
-    socket->fd = end->fd;
-    return socket;
-}
-
-/*  ----------------------------------------------------------------------
-    Open a direction; destination NULL makes it a sink. 0 if memory is short. */
-
-static int
-direction_open (zdev_relay *self, zdev_way way, zdev_socket *source,
-                zdev_socket *destination, const void *prefix,
-                size_t prefix_size, int swap)
-{
-    zdev_direction *direction = &self->direction[self->directions++];
-    direction->way = way;
-    direction->source = source;
-    direction->destination = destination;
-    direction->plain = destination && !swap
-                    && destination->type != TYPE_ROUTER
-                    && destination->type != TYPE_XSUB
-                    && destination->type != TYPE_STREAM;
-    direction->stage = STAGE_TAKING;
-    zdev_frames_open (self, &direction->held, swap);
-    zdev_frames_open (self, &direction->copy, 0);
-    if (!prefix)
-        self->zmq.msg_init (&direction->prefix);
-    else {
-        direction->has_prefix = 1;
-        if (self->zmq.msg_init_size (&direction->prefix, prefix_size)) {
-            self->zmq.msg_init (&direction->prefix);
-            return 0;
-        }
-        if (prefix_size > 0)
-            memcpy (self->zmq.msg_data (&direction->prefix), prefix,
-                    prefix_size);
-    }
-    return 1;
-}
-
-/*  ----------------------------------------------------------------------
-    Open one of the two ways between the ends, if anything can come that way;
-    0 if memory is short.                                                     */
-
-static int
-direction_add (zdev_relay *self, const zdev_settings *settings, zdev_way way,
-               zdev_socket *in, zdev_socket *out)
-{
-    zdev_socket *source = way == WAY_THERE ? in : out;
-    zdev_socket *to = way == WAY_THERE ? out : in;
-    if (!can_receive (source->type))
-        return 1;
-    if (!can_send (to->type))
-        to = NULL;
-    return way == WAY_THERE
-         ? direction_open (self, way, source, to, settings->in_prefix,
-                           settings->in_prefix_size, settings->swap)
-         : direction_open (self, way, source, to, settings->out_prefix,
-                           settings->out_prefix_size, settings->swap);
-}
-
-/*  ----------------------------------------------------------------------
-    Make a relay.                                                             */
-
-zdev_relay *
-zdev_relay_new (const zdev_libzmq *libzmq, const zdev_settings *settings)
-{
-    zdev_relay *self = calloc (1, sizeof *self);
-    if (!self)
-        return NULL;
-    self->zmq = *libzmq;
-    if (!self->zmq.poll)
-        self->zmq.poll = system_poll;
-    self->wakeup_fd = settings->wakeup_fd;
-    self->burst = settings->burst;
-    self->capture_drop = settings->capture_drop;
-    zdev_frames_open (self, &self->command, 0);
-
-    zdev_socket *in = socket_enter (self, &settings->frontend);
-    zdev_socket *out = socket_enter (self, &settings->backend);
-    if (settings->capture.handle)
-        self->capture = socket_enter (self, &settings->capture);
-    if (settings->control.handle)
-        self->control = socket_enter (self, &settings->control);
-
-    /*  What nobody asked a REP for goes before it takes a request, lest it
-        becomes the reply.                                                     */
-    int back_first = in->type == TYPE_REP && in != out;
-    int opened = !back_first
-              || direction_add (self, settings, WAY_BACK, in, out);
-    opened = opened && direction_add (self, settings, WAY_THERE, in, out);
-    if (opened && !back_first && in != out)
-        opened = direction_add (self, settings, WAY_BACK, in, out);
-    if (opened && self->capture && self->capture->type == TYPE_XPUB)
-        /*  its peers' subscriptions would pile up unread                      */
-        opened = direction_open (self, WAY_ASIDE, self->capture, NULL, NULL, 0,
-                                 0);
-    if (!opened) {
-        zdev_relay_free (self);
-        return NULL;
-    }
-    return self;
-}
-
-/*  ----------------------------------------------------------------------
-    Close what the relay holds and free it.                                   */
-
-void
-zdev_relay_free (zdev_relay *self)
-{
-    if (!self)
-        return;
-    for (int i = 0; i < self->directions; i++) {
-        zdev_frames_close (self, &self->direction[i].held);
-        zdev_frames_close (self, &self->direction[i].copy);
-        self->zmq.msg_close (&self->direction[i].prefix);
-    }
-    zdev_frames_close (self, &self->command);
-    free (self);
-}
-
-/*  ----------------------------------------------------------------------
-    Pause, resume, look.                                                      */
-
-void
-zdev_relay_pause (zdev_relay *self, int paused)
-{
-    self->paused = paused;
-}
-
-int
-zdev_relay_paused (const zdev_relay *self)
-{
-    return self->paused;
-}
-
-void
-zdev_relay_statistics (const zdev_relay *self, zdev_statistics *copy)
-{
-    memset (copy, 0, sizeof *copy);
-    for (int i = 0; i < self->directions; i++) {
-        zdev_way way = self->direction[i].way;
-        if (way == WAY_ASIDE)
-            continue;
-        zdev_counters *counters = way == WAY_THERE ? &copy->in_out
-                                                   : &copy->out_in;
-        *counters = self->direction[i].counters;
-        counters->parked = self->direction[i].stage == STAGE_HELD;
-        copy->capture_parked += self->direction[i].stage == STAGE_COPY;
-    }
-    copy->capture_sent = self->capture_sent;
-    copy->capture_dropped = self->capture_dropped;
-}
-
-/*  ----------------------------------------------------------------------
-    Process the socket's commands and return its ZMQ_EVENTS. It stays
-    unsettled if it can be read, for whoever reads it.                        */
-
-int
-zdev_socket_events (zdev_relay *self, zdev_socket *socket)
-{
-    for (;;) {
-        int events = 0;
-        size_t size = sizeof events;
-        if (self->zmq.getsockopt (socket->handle, OPTION_EVENTS, &events,
-                                  &size) == 0) {
-            socket->settled = !(events & EVENT_IN);
-            return events & (EVENT_IN | EVENT_OUT);
-        }
-        int error = self->zmq.get_errno ();
-        if (error != EINTR)
-            return -error;
-    }
-}
-
-/*  ----------------------------------------------------------------------
-    Whatever was known of the sockets is so no more.                          */
-
-static void
-unsettle (zdev_relay *self)
-{
-    for (int i = 0; i < self->sockets; i++)
-        self->socket[i].settled = 0;
-}
 
 /*  ----------------------------------------------------------------------
     Is the socket read by somebody now?                                       */
@@ -255,6 +57,7 @@ is_read (const zdev_relay *self, const zdev_socket *socket)
         return 1;
     for (int i = 0; i < self->directions && !self->paused; i++)
         if (self->direction[i].source == socket
+        &&  !self->direction[i].shut
         &&  self->direction[i].stage == STAGE_TAKING)
             return 1;
     return 0;
@@ -269,10 +72,8 @@ answer (zdev_relay *self, size_t envelope, const uint64_t *body, size_t count)
 {
     zdev_frames *frames = &self->command;
     size_t used = frames->count < CHUNK_FRAMES ? frames->count : CHUNK_FRAMES;
-    for (size_t place = envelope; place < used; place++) {
-        self->zmq.msg_close (&frames->first.frame[place]);
-        self->zmq.msg_init (&frames->first.frame[place]);
-    }
+    for (size_t place = envelope; place < used; place++)
+        msg_empty (self, &frames->first.frame[place]);
     frames->count = envelope;
     frames->last = &frames->first;
     if (!body)
@@ -300,10 +101,10 @@ answer_statistics (zdev_relay *self, size_t envelope)
     zdev_statistics now;
     zdev_relay_statistics (self, &now);
     const uint64_t body[8] = {
-        now.in_out.frames_received, now.in_out.bytes_received,
-        now.out_in.frames_sent, now.out_in.bytes_sent,
-        now.out_in.frames_received, now.out_in.bytes_received,
-        now.in_out.frames_sent, now.in_out.bytes_sent,
+        now.there.frames_received, now.there.bytes_received,
+        now.back.frames_sent, now.back.bytes_sent,
+        now.back.frames_received, now.back.bytes_received,
+        now.there.frames_sent, now.there.bytes_sent,
     };
     return answer (self, envelope, body, sizeof body / sizeof *body);
 }
@@ -335,6 +136,8 @@ serve_control (zdev_relay *self)
         return rc;
 
     rc = 0;
+    if (type == TYPE_XPUB)
+        zdev_count_subscription (self, self->control, frames);
     zdev_msg *frame = frames->first.frame;
     size_t count = frames->short_of_memory ? 0 : frames->count;
     size_t envelope = type == TYPE_ROUTER ? 1 : 0;
@@ -347,7 +150,7 @@ serve_control (zdev_relay *self)
     }
     if (count > envelope) {
         frame += envelope;
-        if (says (self, frame, "STATISTICS") && can_send (type)) {
+        if (says (self, frame, "STATISTICS") && zdev_can_send (type)) {
             asked = 0;
             rc = answer_statistics (self, envelope);
         }
@@ -357,7 +160,7 @@ serve_control (zdev_relay *self)
         else
         if (says (self, frame, "RESUME")) {
             self->paused = 0;
-            unsettle (self);
+            zdev_unsettle (self);
         }
         else
         if (says (self, frame, "TERMINATE"))
@@ -385,8 +188,41 @@ zdev_relay_flush (zdev_relay *self)
 }
 
 /*  ----------------------------------------------------------------------
+    For how many milliseconds may the loop block beside what a direction has
+    parked? Not at all if the caller is wanted; -1: for ever.                 */
+
+static int
+longest_block (const zdev_relay *self, const zdev_direction *direction,
+               const zdev_socket *awaited)
+{
+    if (self->news)
+        return 0;
+    if (direction->doubtful || awaited->type == TYPE_ROUTER)
+        return DOUBT_TIMEOUT;
+    return self->long_wait && !direction->long_wait ? self->long_wait : -1;
+}
+
+/*  ----------------------------------------------------------------------
+    When does the loop have to be run again for what is parked, besides all
+    signs? -1: never.                                                         */
+
+int
+zdev_relay_patience (const zdev_relay *self)
+{
+    int patience = -1;
+    for (int i = 0; i < self->directions && !self->paused; i++) {
+        const zdev_direction *direction = &self->direction[i];
+        const zdev_socket *awaited = zdev_direction_awaits (self, direction);
+        int longest = awaited ? longest_block (self, direction, awaited) : -1;
+        if (longest >= 0 && (patience < 0 || patience > longest))
+            patience = longest;
+    }
+    return patience;
+}
+
+/*  ----------------------------------------------------------------------
     Settle every socket. Returns 1 if something can move after all, 0 if the
-    loop may block, and shortens the timeout for a doubtful direction.        */
+    loop may block, and shortens the timeout for what is parked.              */
 
 static int
 settle (zdev_relay *self, int *timeout)
@@ -398,20 +234,22 @@ settle (zdev_relay *self, int *timeout)
         if (awaited) {
             /*  a receive may have taken the edge of its POLLOUT               */
             awaited->settled = 0;
-            if ((direction->doubtful || awaited->type == TYPE_ROUTER)
-            && (*timeout < 0 || *timeout > DOUBT_TIMEOUT))
-                *timeout = DOUBT_TIMEOUT;
+            int longest = longest_block (self, direction, awaited);
+            if (longest >= 0 && (*timeout < 0 || *timeout > longest))
+                *timeout = longest;
         }
     }
     for (int i = 0; i < self->sockets; i++) {
         zdev_socket *socket = &self->socket[i];
-        if (socket->settled || (socket == self->capture && self->capture_dead))
+        if (socket->settled
+        || (socket == self->capture_given && self->capture_dead))
             continue;
         int events = zdev_socket_events (self, socket);
         if (events < 0) {
-            if (socket != self->capture || !self->capture_drop)
+            if (socket != self->capture_given || !self->capture_drop)
                 return events;
             self->capture_dead = 1;
+            movable = 1;            /*  the caller of a look has to know       */
             continue;
         }
         if (!socket->settled && is_read (self, socket))
@@ -427,6 +265,20 @@ settle (zdev_relay *self, int *timeout)
 }
 
 /*  ----------------------------------------------------------------------
+    May something move? What is parked may: only a send tells.                */
+
+int
+zdev_relay_look (zdev_relay *self)
+{
+    int timeout = 0;
+    for (int i = 0; i < self->directions && !self->paused; i++)
+        if (self->direction[i].stage != STAGE_TAKING)
+            return 1;
+    zdev_unsettle (self);
+    return settle (self, &timeout);
+}
+
+/*  ----------------------------------------------------------------------
     Wait until a socket or the wake-up descriptor is readable; with timeout 0,
     only look. Returns ZDEV_WOKEN if the caller is wanted, 0 if time ran out or
     a socket is readable, which is then unsettled.                            */
@@ -438,7 +290,7 @@ await (zdev_relay *self, int timeout)
     item[0].fd = self->wakeup_fd;
     for (int i = 0; i < self->sockets; i++) {
         const zdev_socket *socket = &self->socket[i];
-        int dead = socket == self->capture && self->capture_dead;
+        int dead = socket == self->capture_given && self->capture_dead;
         item[i + 1].fd = dead ? -1 : socket->fd;
     }
     for (int i = 0; i <= self->sockets; i++) {
@@ -468,7 +320,8 @@ round_of_turns (zdev_relay *self)
     int moved = 0;
     for (int i = 0; i < self->directions && !self->paused; i++) {
         zdev_direction *direction = &self->direction[i];
-        int optional = direction->source == self->capture && self->capture_drop;
+        int optional = direction->source == self->capture_given
+                    && self->capture_drop;
         if (optional && self->capture_dead)
             continue;
         int rc = zdev_direction_turn (self, direction);
@@ -499,7 +352,8 @@ round_of_turns (zdev_relay *self)
 int
 zdev_relay_run (zdev_relay *self, int timeout)
 {
-    unsettle (self);
+    self->news = 0;
+    zdev_unsettle (self);
     for (int rounds = 0; ; rounds += timeout > 0) {
         int rc = 0;
         int blocking = timeout;
@@ -529,7 +383,7 @@ zdev_relay_run (zdev_relay *self, int timeout)
                     rc = ZDEV_WOKEN;
             }
         }
-        if (rc == 0 && timeout > 0 && rounds >= BOUNDED_ROUNDS)
+        if (rc == 0 && (timeout > 0 ? rounds >= BOUNDED_ROUNDS : self->news))
             rc = ZDEV_WOKEN;
         if (rc != 0)
             return rc;

@@ -22,8 +22,9 @@
 /* cdef: begin */
 
 /*  ----------------------------------------------------------------------
-    The functions that the loop calls. All but poll are libzmq's, with
-    zmq_msg_t written as void. poll is poll(2); NULL stands for the system's. */
+    The functions that the loop calls. All but the last two are libzmq's, with
+    zmq_msg_t written as void. poll is poll(2); clock returns milliseconds, from
+    1 up, that never go back. NULL stands for the system's.                   */
 
 typedef struct {
     int (*get_errno) (void);
@@ -38,6 +39,7 @@ typedef struct {
     int (*msg_send) (void *message, void *socket, int flags);
     int (*getsockopt) (void *socket, int option, void *value, size_t *size);
     int (*poll) (void *items, unsigned long count, int timeout);
+    uint64_t (*clock) (void);
 } zdev_libzmq;
 
 /*  One socket: its handle (NULL where there is none), its ZMQ_TYPE and its
@@ -49,9 +51,14 @@ typedef struct {
     int fd;
 } zdev_end;
 
-/*  What a relay is made of. A prefix whose data is NULL means no prefix frame.
-    swap exchanges the first two frames (ROUTER to ROUTER); capture_drop drops a
-    copy that the capture socket does not take instead of waiting for it.     */
+/*  What a relay is made of. in_prefix is for copies of what goes there, from
+    the frontend to the backend, out_prefix for copies of what comes back; one
+    whose data is NULL means no prefix frame.
+    swap exchanges the first two frames (ROUTER to ROUTER). in_drop and out_drop
+    drop a message that its destination does not take, on the way there and on
+    the way back, instead of waiting for it; capture_drop does so with a copy.
+    long_wait is for how many milliseconds a message may be parked until the
+    caller is told; with 0, nobody is, and no clock is read.                  */
 
 typedef struct {
     zdev_end frontend;
@@ -63,13 +70,17 @@ typedef struct {
     const void *out_prefix;
     size_t out_prefix_size;
     int swap;
+    int in_drop;
+    int out_drop;
     int capture_drop;
     int burst;
     int wakeup_fd;
+    int long_wait;
 } zdev_settings;
 
 /*  What one direction has done so far. At every return of zdev_relay_run,
-    messages_received = messages_sent + dropped + unroutable + parked.        */
+    messages_received = messages_sent + dropped + unroutable + overflowed
+                      + parked.                                               */
 
 typedef struct {
     uint64_t messages_received;
@@ -80,15 +91,18 @@ typedef struct {
     uint64_t bytes_sent;
     uint64_t dropped;
     uint64_t unroutable;
+    uint64_t overflowed;
     uint64_t parked;
+    double parked_seconds;      /*  for the destination, or for the capture    */
 } zdev_counters;
 
 typedef struct {
-    zdev_counters in_out;
-    zdev_counters out_in;
+    zdev_counters there;        /*  from the frontend to the backend           */
+    zdev_counters back;
     uint64_t capture_sent;
     uint64_t capture_dropped;
     uint64_t capture_parked;
+    double capture_parked_seconds;
 } zdev_statistics;
 
 /*  What zdev_relay_run returns; an error is its negated errno.               */
@@ -107,12 +121,27 @@ zdev_relay *zdev_relay_new (const zdev_libzmq *libzmq,
 void zdev_relay_free (zdev_relay *self);
 
 /*  Relay until TERMINATE arrives (ZDEV_FINISHED), the wake-up descriptor is
-    readable or a signal came (ZDEV_WOKEN), or a socket fails (-errno). Calling
+    readable, a signal came, a direction has waited long, or goes on after that
+    (ZDEV_WOKEN), or a socket fails (-errno). Calling
     again goes on where it left off. timeout is in milliseconds: -1 waits for
-    ever; 0 relays at most a burst per direction and returns ZDEV_STEPPED plus
-    how much moved (nothing: nothing can until a descriptor is readable); any
-    other bounds the time away from the caller, who sees ZDEV_WOKEN.          */
+    ever, or until a message has overflowed (ZDEV_WOKEN); 0 relays at most a
+    burst per direction and returns ZDEV_STEPPED plus how much moved (nothing:
+    nothing can until a descriptor is readable); any other bounds the time away
+    from the caller, who sees ZDEV_WOKEN.                                     */
 int zdev_relay_run (zdev_relay *self, int timeout);
+
+/*  May something move? Returns 0 if nothing can until a descriptor is readable,
+    1 if something may, or the capture has failed just now, or -errno. It takes
+    and sends no message.                                                     */
+int zdev_relay_look (zdev_relay *self);
+
+/*  After how many milliseconds does zdev_relay_run have to be called again for
+    what is parked, though no descriptor is readable? -1: for nothing.        */
+int zdev_relay_patience (const zdev_relay *self);
+
+/*  Has the capture socket failed, under capture_drop? It is left alone then, and
+    its descriptor may stay readable.                                         */
+int zdev_relay_capture_failed (const zdev_relay *self);
 
 /*  Try once more to send what is parked; 0 or -errno.                        */
 int zdev_relay_flush (zdev_relay *self);
@@ -120,6 +149,26 @@ int zdev_relay_flush (zdev_relay *self);
 /*  While paused, a relay serves its control socket and moves nothing.        */
 void zdev_relay_pause (zdev_relay *self, int paused);
 int zdev_relay_paused (const zdev_relay *self);
+
+/*  Leave unread what comes to the frontend (there), to the backend (back); 0
+    reads it again. What a direction holds is sent on all the same.           */
+void zdev_relay_shut (zdev_relay *self, int there, int back);
+/*  Know that at an XSUB, a message whose first frame subscribes to nothing
+    subscribes to nothing at all: ZMQ_ONLY_FIRST_SUBSCRIBE is set.            */
+void zdev_relay_only_first (zdev_relay *self, int only_first);
+/*  Take in a capture and a control socket after the start; one that the relay
+    has already, or that is not to come, is given with the handle NULL.       */
+void zdev_relay_join (zdev_relay *self, const zdev_end *capture,
+                      const zdev_end *control);
+
+/*  Give the capture socket copies, as from the start (1); or do without it (0),
+    unless a message is parked.                                               */
+void zdev_relay_copies (zdev_relay *self, int wanted);
+
+/*  How many subscriptions the peers of this XPUB hold, by what it has told the
+    relay: those that were made less those that were cancelled, at least 0. It
+    is 0 for sockets of other types.                                          */
+uint64_t zdev_relay_subscriptions (const zdev_relay *self, const void *handle);
 
 /*  Copy the counters out.                                                    */
 void zdev_relay_statistics (const zdev_relay *self, zdev_statistics *copy);

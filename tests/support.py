@@ -19,7 +19,10 @@ from zdev import _engines
 from zdev._engines import EngineUnavailableError
 
 # Seconds within which anything that should happen has happened, also on a busy machine.
-DEADLINE = 20.0
+DEADLINE = 60.0
+
+# Seconds within which what waits for nothing has ended.
+PROMPT = 10.0
 
 _numbers = itertools.count()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import zmq
 
-from zdev._relay import DEFAULT_BURST, CapturePolicy, Prefix, Relay
+from zdev import _names
+from zdev._relay import DEFAULT_BURST, WARN_AFTER, CapturePolicy, Overflow, Prefix, Relay
+from zdev._voice import write
 
 __all__ = ["device", "monitored_queue", "proxy", "proxy_steerable"]
-
-logger = logging.getLogger("zdev")
 
 
 class _MonitoredQueue(Relay):
@@ -23,6 +23,7 @@ class _MonitoredQueue(Relay):
 def _run(name: str, relay: Relay, capture_socket: zmq.Socket[Any] | None = None) -> int:
     # A closed socket has no type any more.
     capture_type = capture_socket.type if capture_socket else None
+    relay._voice.name = name
     try:
         relay.run()
     finally:
@@ -33,9 +34,12 @@ def _run(name: str, relay: Relay, capture_socket: zmq.Socket[Any] | None = None)
         # A publisher waits for nobody: the end of the context came before the copy, no more.
         if capture.parked and capture_type not in (zmq.PUB, zmq.XPUB):
             left.append(_count(capture.parked, "copy", "copies") + " for the capture")
-        if left:
-            logger.warning(
-                "%s ended with %s undelivered: no peer took it in time", name, " and ".join(left)
+        if left and relay.last_stop is None:  # a drain has told of it
+            write(
+                logging.WARNING,
+                "%s ended with %s undelivered: no peer took it in time",
+                name,
+                " and ".join(left),
             )
     return 0
 
@@ -50,7 +54,12 @@ def proxy(
     capture: zmq.Socket[Any] | None = None,
     *,
     capture_policy: CapturePolicy = "block",
+    overflow: Overflow = "park",
+    in_overflow: Overflow | None = None,
+    out_overflow: Overflow | None = None,
     burst: int = DEFAULT_BURST,
+    warn_after: float | None = WARN_AFTER,
+    only_first_subscribe: bool = False,
 ) -> int:
     """Relay between two sockets until their context is terminated; drop-in for ``zmq.proxy``.
 
@@ -65,8 +74,22 @@ def proxy(
         Gets a copy of every message that is sent on: PUB, XPUB, PUSH, PAIR, DEALER or ROUTER.
     capture_policy : {"block", "drop"}
         Whether traffic waits for a full capture socket, or goes on and the copy is dropped.
+    overflow : {"park", "drop"}
+        What becomes of a message that its destination refuses, which is full or has no peer:
+        whether it is kept and its source waits ("park"), or it is dropped whole, and the source
+        read on ("drop"), with a warning in the log when that begins and when it has ended.
+    in_overflow, out_overflow : {"park", "drop"}, optional
+        The same for messages from the frontend, which the backend refuses, and for messages from
+        the backend, which the frontend refuses. By default (None) as `overflow` says.
     burst : int
         Messages that one direction may relay before it is the other's turn, up to 10000.
+    warn_after : float or None
+        Seconds that a direction may wait for its destination or for the capture until the logger
+        ``zdev`` warns of it. None: never.
+    only_first_subscribe : bool
+        Whether an XSUB among the two has ZMQ_ONLY_FIRST_SUBSCRIBE, which libzmq does not tell. Of a
+        message for an XSUB, no frame may subscribe to more than 2048 bytes; with this, that goes
+        for messages only whose first frame subscribes.
 
     Returns
     -------
@@ -96,25 +119,45 @@ def proxy(
     zmq_proxy(3)
     """
     relay = Relay(
-        frontend, backend, capture, capture_policy=capture_policy, burst=burst, swap=False
+        frontend,
+        backend,
+        capture,
+        capture_policy=capture_policy,
+        overflow=overflow,
+        in_overflow=in_overflow,
+        out_overflow=out_overflow,
+        burst=burst,
+        warn_after=warn_after,
+        only_first_subscribe=only_first_subscribe,
+        swap=False,
     )
     return _run("proxy", relay, capture)
 
 
-def device(device_type: int, frontend: zmq.Socket[Any], backend: zmq.Socket[Any]) -> int:
+def device(
+    device_type: _names.Named,
+    frontend: zmq.Socket[Any],
+    backend: zmq.Socket[Any],
+    *,
+    overflow: Overflow = "park",
+    in_overflow: Overflow | None = None,
+    out_overflow: Overflow | None = None,
+    warn_after: float | None = WARN_AFTER,
+    only_first_subscribe: bool = False,
+) -> int:
     """Relay between two sockets; drop-in for ``zmq.device``, the old name of `proxy`.
 
     Parameters
     ----------
-    device_type : zmq.DeviceType or int
-        ``zmq.QUEUE``, ``zmq.FORWARDER`` or ``zmq.STREAMER``. It changes nothing: the sockets' types
-        make the device.
-    frontend, backend : zmq.Socket
+    device_type : zmq.DeviceType, int or str
+        ``zmq.QUEUE``, ``zmq.FORWARDER`` or ``zmq.STREAMER``, or such a name. It changes nothing:
+        the sockets' types make the device.
+    frontend, backend, overflow, in_overflow, out_overflow, warn_after, only_first_subscribe
         As for `proxy`.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For any other device type.
     zmq.ZMQError, TypeError, RuntimeError, KeyboardInterrupt
         As for `proxy`.
@@ -123,8 +166,18 @@ def device(device_type: int, frontend: zmq.Socket[Any], backend: zmq.Socket[Any]
     ----------
     zmq_device(3) of libzmq 2.2
     """
-    zmq.DeviceType(device_type)
-    return _run("device", Relay(frontend, backend, swap=False))
+    _names.device_type(device_type, "device_type")
+    relay = Relay(
+        frontend,
+        backend,
+        overflow=overflow,
+        in_overflow=in_overflow,
+        out_overflow=out_overflow,
+        warn_after=warn_after,
+        only_first_subscribe=only_first_subscribe,
+        swap=False,
+    )
+    return _run("device", relay)
 
 
 def proxy_steerable(
@@ -134,7 +187,12 @@ def proxy_steerable(
     control: zmq.Socket[Any] | None = None,
     *,
     capture_policy: CapturePolicy = "block",
+    overflow: Overflow = "park",
+    in_overflow: Overflow | None = None,
+    out_overflow: Overflow | None = None,
     burst: int = DEFAULT_BURST,
+    warn_after: float | None = WARN_AFTER,
+    only_first_subscribe: bool = False,
 ) -> int:
     """Relay as `proxy` does, under the commands of a control socket.
 
@@ -152,10 +210,12 @@ def proxy_steerable(
 
     Parameters
     ----------
-    frontend, backend, capture, capture_policy, burst
+    frontend, backend, capture
         As for `proxy`.
     control : zmq.Socket, optional
         PAIR, REP, ROUTER, DEALER, PULL, SUB, XSUB or XPUB.
+    capture_policy, overflow, in_overflow, out_overflow, burst, warn_after, only_first_subscribe
+        As for `proxy`.
 
     Returns
     -------
@@ -177,7 +237,12 @@ def proxy_steerable(
         capture,
         control=control,
         capture_policy=capture_policy,
+        overflow=overflow,
+        in_overflow=in_overflow,
+        out_overflow=out_overflow,
         burst=burst,
+        warn_after=warn_after,
+        only_first_subscribe=only_first_subscribe,
         swap=False,
     )
     return _run("proxy_steerable", relay, capture)
@@ -192,7 +257,12 @@ def monitored_queue(
     *,
     control: zmq.Socket[Any] | None = None,
     capture_policy: CapturePolicy = "block",
+    overflow: Overflow = "park",
+    in_overflow: Overflow | None = None,
+    out_overflow: Overflow | None = None,
     burst: int = DEFAULT_BURST,
+    warn_after: float | None = WARN_AFTER,
+    only_first_subscribe: bool = False,
 ) -> int:
     """Relay between two sockets and show a third every message, with the side it came from.
 
@@ -210,8 +280,8 @@ def monitored_queue(
         None means that there is no prefix frame.
     control : zmq.Socket, optional
         Takes commands as for `proxy_steerable`.
-    capture_policy, burst
-        As for `proxy`.
+    capture_policy, overflow, in_overflow, out_overflow, burst, warn_after, only_first_subscribe
+        As for `proxy`, with ``in_socket`` for the frontend and ``out_socket`` for the backend.
 
     Returns
     -------
@@ -233,6 +303,11 @@ def monitored_queue(
         out_prefix=out_prefix,
         control=control,
         capture_policy=capture_policy,
+        overflow=overflow,
+        in_overflow=in_overflow,
+        out_overflow=out_overflow,
         burst=burst,
+        warn_after=warn_after,
+        only_first_subscribe=only_first_subscribe,
     )
     return _run("monitored_queue", relay, mon_socket)

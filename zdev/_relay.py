@@ -2,188 +2,47 @@
 
 from __future__ import annotations
 
-import math
-import operator
+import functools
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
-from typing import Any, Callable, Literal, TypeVar, Union
+import sys
+from typing import Any, Callable
 
 import zmq
 
-from zdev import _engines
-from zdev._contract import FINISHED, STEPPED, WOKEN, End, Settings, Statistics, raise_for
-from zdev._wakeup import DeferredSignals, Wakeup
+from zdev import _engines, _sockets
+from zdev._arguments import (
+    DEFAULT_BURST,
+    WARN_AFTER,
+    CapturePolicy,
+    Overflow,
+    Prefix,
+    check_burst,
+    check_flag,
+    check_no_copies,
+    check_overflows,
+    check_policy,
+    check_prefix,
+    check_watching,
+)
+from zdev._aside import aside
+from zdev._asked import Asked
+from zdev._calls import Calls
+from zdev._connections import OnConnection, Watch
+from zdev._contract import FINISHED, STEPPED, Settings, raise_for
+from zdev._notices import Notices
+from zdev._signals import DeferredSignals
+from zdev._stops import Stops
+from zdev._tasks import unwatched
+from zdev._times import LONG_WAIT, SHORT_PATIENCE, SIGNAL_LOOK, milliseconds
+from zdev._voice import Voice
+from zdev._wakeup import Wakeup
 
-__all__ = ["DEFAULT_BURST", "CapturePolicy", "Prefix", "Relay"]
+__all__ = ["DEFAULT_BURST", "WARN_AFTER", "CapturePolicy", "Overflow", "Prefix", "Relay"]
 
-T = TypeVar("T")
-Prefix = Union[bytes, bytearray, memoryview, str, None]
-CapturePolicy = Literal["block", "drop"]
-
-DEFAULT_BURST = 64
-# A burst is not interrupted: more would delay stop() and Ctrl-C noticeably.
-MAX_BURST = 10_000
-
-# Milliseconds between looks for signals, where an event loop owns the wake-up descriptor.
-SIGNAL_TIMEOUT = 100
-
-CANNOT_SEND = {zmq.SUB, zmq.PULL}
-CANNOT_RECEIVE = {zmq.PUB, zmq.PUSH}
-STABLE = {
-    zmq.PAIR, zmq.PUB, zmq.SUB, zmq.REQ, zmq.REP, zmq.DEALER,
-    zmq.ROUTER, zmq.PULL, zmq.PUSH, zmq.XPUB, zmq.XSUB, zmq.STREAM,
-}  # fmt: skip
-CAPTURES = {zmq.PUB, zmq.XPUB, zmq.PUSH, zmq.PAIR, zmq.DEALER, zmq.ROUTER}
-CONTROLS = {
-    zmq.PAIR, zmq.REP, zmq.ROUTER, zmq.DEALER, zmq.PULL, zmq.SUB, zmq.XSUB, zmq.XPUB
-}  # fmt: skip
-
-# Milliseconds between looks at what is parked, while draining.
-DRAIN_TICK = 20
-
-# Seconds without a message after which a drain is over: libzmq's threads may have some in hand that
-# no socket shows yet.
-DRAIN_QUIET = 0.1
-
-NOW = -math.inf
-
-# Seconds after which a relay that ends looks again for what it was asked meanwhile.
-LOOK = 0.05
-
-# Which relay uses which socket right now, by the socket's handle. Its operations are atomic: a
-# lock that another thread holds at a fork would stay locked in the child.
-_in_use: dict[int, Relay] = {}
+LATE_HANDLERS = sys.implementation.name == "pypy"
 
 
-# Whom to tell about the relay that comes to use a socket, by the socket's handle.
-_awaited: dict[int, Callable[[Relay], None]] = {}
-
-
-def expect(handle: int, tell: Callable[[Relay], None] | None) -> None:
-    """Be told of the relay that begins to use the socket of that handle; with None, no more."""
-    if tell is None:
-        _awaited.pop(handle, None)
-    else:
-        _awaited[handle] = tell
-
-
-def _name(kind: int) -> str:
-    return zmq.SocketType(kind).name
-
-
-def _names(kinds: set[zmq.SocketType]) -> str:
-    return ", ".join(sorted(kind.name for kind in kinds))
-
-
-def _end(socket: Any, role: str) -> End:
-    """Check one socket; what is wrong with it is said in the terms of its role."""
-    if not isinstance(socket, zmq.Socket):
-        raise TypeError(
-            f"{role} must be a zmq.Socket, not {type(socket).__name__}; "
-            "make one with zmq.Context().socket(...)"
-        )
-    _check_open(socket, role)
-    kind = int(socket.getsockopt(zmq.TYPE))
-    if kind not in STABLE:
-        raise ValueError(
-            f"{role} is of socket type {kind}, which libzmq offers as a draft only; "
-            f"a device takes {_names(STABLE)}"
-        )
-    return End(socket, int(socket.underlying), kind, int(socket.getsockopt(zmq.FD)))
-
-
-def _check_open(socket: zmq.Socket[Any], role: str) -> None:
-    if socket.closed:
-        raise zmq.ZMQError(
-            zmq.ENOTSOCK, f"{role} is closed; a device needs its sockets open until it has ended"
-        )
-
-
-def _check_pair(ends: dict[str, End]) -> None:
-    """Check that messages can go from one to the other, either way."""
-    (in_role, one), (out_role, other) = ends.items()
-    if one.handle == other.handle:
-        if one.type in CANNOT_SEND | CANNOT_RECEIVE | {zmq.REQ}:
-            raise ValueError(
-                f"a {_name(one.type)} socket cannot be both {in_role} and {out_role}: "
-                "it does not receive and then send; REP, ROUTER, DEALER or PAIR can"
-            )
-        return
-    kinds = f"{in_role} and {out_role} are {_name(one.type)} and {_name(other.type)}"
-    there = one.type not in CANNOT_RECEIVE and other.type not in CANNOT_SEND
-    back = other.type not in CANNOT_RECEIVE and one.type not in CANNOT_SEND
-    if not there and not back:
-        raise ValueError(
-            f"{kinds}: no message can go from one to the other; "
-            "one must receive and the other send, as PULL and PUSH or XSUB and XPUB do"
-        )
-    types = {one.type, other.type}
-    if types in ({zmq.REQ}, {zmq.REP}):
-        raise ValueError(f"{kinds}: each waits for the other to send first; REP goes with REQ")
-    if types & {zmq.REQ, zmq.REP} and types & CANNOT_RECEIVE:
-        raise ValueError(
-            f"{kinds}: REQ and REP must send between two receives, and nothing comes back for "
-            "them to send; use DEALER or ROUTER"
-        )
-    if zmq.REP in types and types & CANNOT_SEND:
-        raise ValueError(
-            f"{kinds}: REP sends nothing but replies, and its requests can go nowhere; "
-            "use DEALER or ROUTER"
-        )
-
-
-def _check_side(role: str, end: End, kinds: set[zmq.SocketType], others: dict[str, End]) -> None:
-    """Check the capture or the control socket."""
-    if end.type not in kinds:
-        raise ValueError(
-            f"{role} is a {_name(end.type)} socket, which cannot serve as one; use {_names(kinds)}"
-        )
-    for other_role, other in others.items():
-        if end.handle == other.handle:
-            raise ValueError(f"{role} is also the {other_role}; give it a socket of its own")
-
-
-def _prefix(prefix: Any, name: str) -> bytes | None:
-    if prefix is None or isinstance(prefix, bytes):
-        return prefix
-    if isinstance(prefix, str):
-        return prefix.encode()
-    try:
-        return memoryview(prefix).tobytes()
-    except TypeError:
-        raise TypeError(
-            f"{name} must be bytes, another buffer, str (sent as UTF-8) or None (no prefix frame), "
-            f"not {type(prefix).__name__}"
-        ) from None
-
-
-def _burst(burst: Any) -> int:
-    try:
-        number = operator.index(burst)
-    except TypeError:
-        raise TypeError(f"burst must be an int, not {type(burst).__name__}") from None
-    if not 1 <= number <= MAX_BURST:
-        raise ValueError(f"burst must be from 1 to {MAX_BURST} messages, not {number}")
-    return number
-
-
-def check_seconds(value: Any, name: str) -> float:
-    """Return a number of seconds, or raise what is wrong with it."""
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
-    seconds = float(value)
-    if math.isnan(seconds):
-        raise ValueError(f"{name} must be a number of seconds or None, not {seconds}")
-    return seconds
-
-
-class Relay:
+class Relay(Asked):
     """Moves whole messages between two sockets, in both directions that their types allow.
 
     A relay borrows its sockets: it never closes them, and while it runs nobody else may use them.
@@ -207,25 +66,54 @@ class Relay:
         direction wait, so that the capture is complete; "drop" drops the copy, whole, and counts
         it. With "drop" not even a failing capture socket stops the traffic, unless it is closed
         meanwhile. ``ZMQ_SNDTIMEO`` plays no part: a relay never blocks in a send.
+    overflow : {"park", "drop"}
+        What becomes of a message that its destination refuses, which is full or has no peer:
+        "park" (the default) keeps it and reads no more from its source until there is room;
+        "drop" drops it whole and at once, counts it as ``overflowed``, and reads on. The log has
+        a warning when that begins, and another, with the number, when it has ended.
+    in_overflow, out_overflow : {"park", "drop"}, optional
+        The same for messages from the frontend, which the backend refuses, and for messages from
+        the backend, which the frontend refuses. By default (None) as `overflow` says.
     burst : int
         Messages that one direction may relay before it is the other's turn, up to 10000.
     swap : bool, optional
         Send ``[from, to, ...]`` on as ``[to, from, ...]``, so that the peers of two ROUTER sockets
         can address each other. By default (None), when both ends are ROUTER.
+    only_first_subscribe : bool
+        Whether the relay's XSUB sockets have ZMQ_ONLY_FIRST_SUBSCRIBE, which libzmq does not tell.
+        A message for an XSUB in which a frame subscribes to more than 2048 bytes is dropped; with
+        this, only if its first frame subscribes.
+    warn_after : float or None
+        Seconds that a direction may wait for its destination or for the capture until the logger
+        ``zdev`` warns of it, once, and says what can be done; there is a line more when it flows
+        again. None: never.
+    watch_connections : bool
+        Whether to count the connections of each socket, for `connections`, from now on until a run
+        or a step ends it, and in each later run. It costs a thread and two sockets for each socket,
+        which has a monitor meanwhile (zmq_socket_monitor(3)) and can have no other; if the relay is
+        never run, until it is closed or its ``disable_monitor`` is called.
+    on_connection : callable, optional
+        With that, called with the role of a socket ("frontend", "backend", "capture" or "control"),
+        a ``zmq.Event`` and an address, as each comes, in another thread; what it raises is logged.
 
     Raises
     ------
     TypeError
-        For what is no socket, prefix or burst.
+        For what is no socket, prefix, burst or callable.
     ValueError
-        For socket types that cannot go together, or cannot serve in their role.
+        For socket types that cannot go together, or cannot serve in their role; for unknown
+        policies; for what is said of the copies where there is no capture, or `on_connection` where
+        nothing is watched.
+    RuntimeError
+        For a socket to watch that has a monitor already, as far as that can be known: by pyzmq's
+        ``get_monitor_socket`` or by zdev, not by ``monitor``, whose events would end then.
     zmq.ZMQError
         ENOTSOCK, for a closed socket.
 
     Notes
     -----
-    `stop`, `pause`, `resume`, `statistics` and `call` may be called from any thread and from signal
-    handlers. `run` and `step` belong to one thread at a time.
+    `stop`, `pause`, `resume`, `statistics`, `connections` and `call` may be called from any thread
+    and from signal handlers. `run` and `step` belong to one thread at a time.
     """
 
     # What errors call the sockets.
@@ -241,25 +129,37 @@ class Relay:
         out_prefix: Prefix = None,
         control: zmq.Socket[Any] | None = None,
         capture_policy: CapturePolicy = "block",
+        overflow: Overflow = "park",
+        in_overflow: Overflow | None = None,
+        out_overflow: Overflow | None = None,
         burst: int = DEFAULT_BURST,
         swap: bool | None = None,
+        warn_after: float | None = WARN_AFTER,
+        only_first_subscribe: bool = False,
+        watch_connections: bool = False,
+        on_connection: OnConnection = None,
     ) -> None:
         front, back, side, steer = self._roles
-        ends = {front: _end(frontend, front), back: _end(backend, back)}
-        _check_pair(ends)
+        ends = _sockets.join(self._roles, frontend, backend, capture, control)
+        only_first = check_flag(only_first_subscribe, "only_first_subscribe")
         if swap is None:
             swap = ends[front].type == ends[back].type == zmq.ROUTER
-        for role, socket, kinds in ((side, capture, CAPTURES), (steer, control, CONTROLS)):
-            if socket is not None:
-                end = _end(socket, role)
-                _check_side(role, end, kinds, ends)
-                ends[role] = end
-        if capture_policy not in ("block", "drop"):
-            raise ValueError(f'capture_policy must be "block" or "drop", not {capture_policy!r}')
-
-        prefixes = _prefix(in_prefix, "in_prefix"), _prefix(out_prefix, "out_prefix")
-        burst = _burst(burst)
-        self._wakeup = Wakeup()  # last: until it is collected, it holds descriptors
+        swap = check_flag(swap, "swap", "a bool or None")
+        capture_drop = check_policy(capture_policy, "capture_policy", "block")
+        drops = check_overflows(overflow, in_overflow, out_overflow)
+        prefixes = check_prefix(in_prefix, "in_prefix"), check_prefix(out_prefix, "out_prefix")
+        burst = check_burst(burst)
+        watches = check_watching(watch_connections, on_connection)
+        if capture is None:
+            given = {"in_prefix": in_prefix, "out_prefix": out_prefix}
+            given["capture_policy"] = capture_policy if capture_drop else None
+            check_no_copies(given, side)
+        self._voice = Voice(self._roles, ends)
+        self._notices = Notices(self._voice, ends, drops, warn_after)
+        engine = _engines.current()
+        # After all that may raise: it holds descriptors, and no signal may come before it is known.
+        with DeferredSignals():
+            self._wakeup = Wakeup()
         settings = Settings(
             frontend=ends[front],
             backend=ends[back],
@@ -267,144 +167,36 @@ class Relay:
             control=ends.get(steer),
             in_prefix=prefixes[0],
             out_prefix=prefixes[1],
-            swap=bool(swap),
-            capture_drop=capture_policy == "drop",
+            swap=swap,
+            in_drop=drops[0],
+            out_drop=drops[1],
+            capture_drop=capture_drop,
             burst=burst,
             wakeup_fd=self._wakeup.waited_fd,
+            long_wait=milliseconds(LONG_WAIT),
         )
         self._ends = ends
-        self._loop = _engines.current.loop(settings)
+        self._claimed = _sockets.ordered(ends)
+        self._loop = engine.loop(settings)
+        self._loop.only_first = only_first
+        self._calls = Calls(self._wakeup)
         self._pid = os.getpid()
-        self._stops: list[float] = []  # when to stop, of time.monotonic; the earliest counts
-        self._dry_since = NOW  # likewise: a drain has taken nothing more
-        self._taken = -1
-        # Who has the loop: the thread that runs it, or that makes an idle relay do something.
-        # Reentrant, since a signal handler may come while its own thread is inside.
-        self._free = threading.Condition(threading.RLock())
-        self._owner: int | None = None
-        self._running = False
-        self._commands: deque[tuple[Callable[[], Any], Future[Any], bool]] = deque()
+        self._stops = Stops(ends[front], ends[back])
+        self._watch: Watch | None = None
+        if watches:
+            self._watch = Watch(self._voice, on_connection)
+            try:
+                with DeferredSignals():
+                    self._watch.begin(self._ends)
+            except BaseException:
+                self._watch.stop()
+                self._watch.join(SHORT_PATIENCE)
+                self._retire()
+                raise
 
     def __repr__(self) -> str:
-        one, other, *_ = self._ends.values()
-        state = "running" if self._running else "idle"
-        return f"<{type(self).__name__} of {_name(one.type)} and {_name(other.type)}, {state}>"
-
-    # Whose it is
-
-    @contextmanager
-    def _entered(self, waits: bool) -> Iterator[tuple[DeferredSignals, Callable[..., bool]]]:
-        """Be in `run` or `step`: with the signals, and what tells whether to stop now."""
-        honoured = False
-
-        def honour(terminated: bool = False) -> bool:
-            nonlocal honoured
-            count = len(self._stops)
-            if terminated:
-                honoured = True
-            elif count > 0 and self._left() > 0:
-                self._loop.paused = False  # a drain ends a pause
-            elif count > 0:
-                raise_for(self._loop.flush())
-                honoured = True
-                del self._stops[:count]
-            return honoured
-
-        try:
-            with DeferredSignals(self._wakeup, waits) as signals, self._ownership(signals):
-                yield signals, honour
-        except BaseException:
-            if honoured:
-                self._stops.append(NOW)  # something else has ended this
-            raise
-
-    @contextmanager
-    def _ownership(self, signals: DeferredSignals) -> Iterator[None]:
-        """Have the loop and the sockets for this thread."""
-        self._check_process()
-        me = threading.get_ident()
-        while True:
-            signals.deliver()
-            with self._free:
-                if self._owner is None:
-                    self._claim()
-                    self._owner, self._running = me, True
-                    break
-                if self._running or self._owner == me:
-                    raise RuntimeError("this relay is running already; stop it first")
-                self._free.wait(LOOK)
-        try:
-            yield
-        finally:
-            self._let_go(signals)
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(
-                "this relay was made in another process; "
-                "a ZeroMQ socket does not survive fork, make both anew"
-            )
-
-    def _check_usable(self) -> None:
-        """Raise if the process or the sockets are not what they were."""
-        self._check_process()
-        for role, end in self._ends.items():
-            _check_open(end.socket, role)
-
-    def _claim(self) -> None:
-        """Enter the sockets as in use, or say which is."""
-        # In one order, lest two relays that share sockets refuse each other.
-        for role, end in sorted(self._ends.items(), key=lambda item: item[1].handle):
-            if _in_use.setdefault(end.handle, self) is not self:
-                self._release()
-                raise RuntimeError(
-                    f"{role} is in use by another running relay; "
-                    "a ZeroMQ socket belongs to one thread at a time"
-                )
-        for tell in {_awaited[end.handle] for end in self._ends.values() if end.handle in _awaited}:
-            tell(self)
-
-    def _release(self) -> None:
-        for end in self._ends.values():
-            if _in_use.get(end.handle) is self:
-                del _in_use[end.handle]
-
-    def _let_go(self, signals: DeferredSignals) -> None:
-        """Let others have the loop, once nothing waits for this thread any more."""
-        try:
-            while self._owner == threading.get_ident():
-                self._obey(signals)
-                # Not for ever: a signal handler may have come to a thread that has the lock, and
-                # wait for a call of its own.
-                if not self._free.acquire(timeout=LOOK):
-                    continue
-                try:
-                    if not self._commands:
-                        self._release()
-                        self._owner, self._running = None, False
-                        self._free.notify_all()
-                        return
-                finally:
-                    self._free.release()
-        except BaseException:  # a handler has interrupted what runs for another thread
-            self._let_go(signals)
-            raise
-
-    def _obey(self, signals: DeferredSignals) -> None:
-        """Run what `call` left for the relay's own thread."""
-        while self._commands:
-            function, future, interruptible = self._commands.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = signals.call(function) if interruptible else function()
-            except BaseException as error:
-                future.set_exception(error)
-                del function, future  # lest the traceback and they keep each other alive
-                if interruptible and signals.interrupted:
-                    raise
-            else:
-                future.set_result(result)
+        state = ["running", *self._notices.waits] if self._calls.is_running else ["idle"]
+        return f"<{type(self).__name__} of {self._voice.kinds}, {', '.join(state)}>"
 
     # Relaying
 
@@ -426,31 +218,35 @@ class Relay:
         KeyboardInterrupt
             On Ctrl-C, in the main thread.
         """
-        with self._entered(waits=True) as (signals, honour):
-            timeout = -1 if signals.owns_wakeup else SIGNAL_TIMEOUT
-            code = WOKEN
-            while True:
-                # PyPy may run a handler only a while after its signal, whose wake-up is gone then.
-                signalled = self._attend(signals)
-                if honour():
-                    return
-                wait = self._until_stop(SIGNAL_TIMEOUT if signalled else timeout)
-                if code == STEPPED and wait == 0:
-                    wait = self._quiet_timeout()
-                code = self._loop.run(wait)
-                if code == FINISHED and honour(terminated=True):
-                    return
-                raise_for(code)
-                self._end_drain(code, DRAIN_QUIET)
+        is_over = False
+        left: list[None] = []  # not empty once something was thrown into the task that waits
+
+        def body() -> None:
+            nonlocal is_over
+            self._within(functools.partial(self._run, left), waits=True)
+            is_over = True
+
+        def leave() -> None:
+            left.append(None)
+            self._wakeup.wake()
+
+        try:
+            with unwatched(end.socket for end in self._ends.values()):
+                self._wanting(lambda: aside(body, leave, self._voice.name))
+        except BaseException:
+            if is_over:  # as in `_within`
+                self._stops.add(None)
+            raise
 
     def step(self) -> int | None:
         """Relay what is there, a burst per direction at most, without blocking.
 
-        For users with an event loop of their own: call it when the ``ZMQ_FD`` of a socket is
-        readable, and again until it returns 0; also once it is made, and after `resume`, `stop`
-        and a `call` that uses a socket, which such a loop cannot see. While a message is parked
-        that a ROUTER with ROUTER_MANDATORY or an XPUB with XPUB_NODROP refused, call it every now
-        and then too: whether these have room, their descriptors do not always tell.
+        For users with an event loop of their own, which `fileno` tells when to call it. Without
+        that, call it when the ``ZMQ_FD`` of a socket is readable, and again until it returns 0;
+        also once it is made, after `resume`, `stop` and a `call` that uses a socket, which such a
+        loop cannot see, and when the time of a drain is up. While a message is parked that a ROUTER
+        with ROUTER_MANDATORY or an XPUB with XPUB_NODROP refused, call it every now and then too:
+        whether these have room, their descriptors do not always tell.
 
         Returns
         -------
@@ -464,172 +260,174 @@ class Relay:
         zmq.ZMQError, RuntimeError, KeyboardInterrupt
             As `run` does.
         """
-        with self._entered(waits=False) as (signals, honour):
-            self._attend(signals)
-            if honour():
-                return None
-            code = self._loop.run(0)
-            raise_for(code)
-            self._end_drain(code, 0)
-            if honour(terminated=code == FINISHED):
-                return None
-            return max(code - STEPPED, 0)
+        # An idle step costs little this way: the loop is not taken, nor signals deferred.
+        may_be_idle = self._watch is None or self._watch.is_on
+        if self._descriptor is not None and self._descriptor.is_due():
+            may_be_idle = False
+        moved: int | None
+        try:
+            # Where no visit can be made, bool() says no.
+            if may_be_idle and not self._stops and self._calls.visit(self._is_stuck, bool):
+                moved = 0
+            else:
+                moved = self._within(self._step, waits=False)
+            if moved is None:
+                self._want_step()  # for what it leaves
+        except BaseException:  # a handler's: what it has interrupted may have taken a sign
+            self._want_step()
+            raise
+        return moved
+
+    def _within(self, body: Callable[[DeferredSignals], int | None], *, waits: bool) -> int | None:
+        """Have the loop and the sockets for this thread while something runs.
+
+        It returns None if it was stopped. Should something else end it after that, such as a signal
+        handler that raises, the next run is stopped instead.
+        """
+        self._check_process()
+        stopped = False
+        try:
+            with DeferredSignals(self._wakeup, waits) as signals:
+                self._calls.enter(signals)
+                try:
+                    _sockets.claim(self._claimed, self)
+                    moved = self._watched(body, signals)
+                    stopped = moved is None
+                finally:
+                    try:
+                        self._calls.leave(signals, self._release)
+                    finally:
+                        if self._watch is not None:  # not before: who is told may ask something
+                            self._watch.join(SHORT_PATIENCE)
+        except BaseException:
+            if stopped:
+                self._stops.add(None)
+            raise
+        return moved
+
+    def _watched(
+        self, body: Callable[[DeferredSignals], int | None], signals: DeferredSignals
+    ) -> int | None:
+        """Have the connections watched while something runs, and no more when it stops or fails."""
+        if self._watch is None:
+            return body(signals)
+        moved: int | None = None
+        try:
+            self._watch.begin(self._ends)
+            moved = body(signals)
+        finally:
+            if moved is None:
+                self._watch.stop()
+        return moved
+
+    def _run(self, left: list[None], signals: DeferredSignals) -> None:
+        self._stops.last = None
+        longest = -1 if signals.owns_wakeup else milliseconds(SIGNAL_LOOK)
+        code: int | None = None
+        try:
+            while True:
+                # PyPy may run a handler long after its signal, whose wake-up is gone then.
+                if self._attend(signals) and LATE_HANDLERS:
+                    longest = milliseconds(SIGNAL_LOOK)
+                if left:
+                    raise RuntimeError("who waits for this run is interrupted")  # with that
+                if self._obey_stop():
+                    return
+                paused = self._loop.paused
+                if code is not None:
+                    self._notices.look(self._loop.statistics, paused=paused)
+                bound = self._stops.wait(self._notices.bound(longest, paused=paused))
+                code = self._loop.run(bound)
+                if code == FINISHED:
+                    return
+                raise_for(code)
+                self._stops.look(self._loop, is_dry=code == STEPPED)
+        finally:
+            self._notices.end(self._loop.statistics)
+
+    def _step(self, signals: DeferredSignals) -> int | None:
+        self._attend(signals)
+        if self._obey_stop():
+            return None
+        code = self._loop.run(0)
+        if code == FINISHED:
+            return None
+        raise_for(code)
+        self._stops.look(self._loop, is_dry=code == STEPPED, waits=False)
+        if self._obey_stop():
+            return None
+        self._notices.look(self._loop.statistics, paused=self._loop.paused, is_dry=code == STEPPED)
+        moved = max(code - STEPPED, 0)
+        if self._descriptor is not None:
+            self._descriptor.rest(moved)
+        return moved
+
+    def _is_stuck(self) -> bool:
+        """Tell whether nothing can move: the answer of most steps, without the rest of their work.
+
+        Handlers may raise in here.
+        """
+        self._check_usable()
+        # Nothing is returned from within: a handler that raises between the answer and the
+        # ``finally`` would leave the sockets claimed.
+        is_released = False
+        try:
+            try:
+                _sockets.claim(self._claimed, self)
+                may_move = self._loop.look() != 0
+            finally:
+                self._release()
+                is_released = True
+        finally:  # a handler may have raised just before that
+            if not is_released:
+                self._release()
+        return not may_move and not self._stops  # nor was it stopped meanwhile
 
     def _attend(self, signals: DeferredSignals) -> bool:
         """Do what the relay was woken for; tell whether a signal came."""
         signalled = bool(self._wakeup.drain())
         signals.deliver()
-        self._obey(signals)
+        self._calls.obey(signals)
         self._check_usable()  # handlers and calls may have closed a socket, or forked
         return signalled
 
-    def _parked(self) -> int:
-        """Return how many messages wait in the relay."""
-        there, back, capture = self._loop.statistics()
-        return there.parked + back.parked + capture.parked
+    def _check_usable(self) -> None:
+        """Raise if the process or the sockets are not what they were."""
+        self._check_process()
+        for role, end in self._ends.items():
+            if end.socket.closed:
+                _sockets.check_open(end.socket, role)
 
-    def _left(self) -> float:
-        """Return the seconds until it is time to stop."""
-        return min(self._stops) - time.monotonic()
+    def _release(self) -> None:
+        _sockets.release(self._ends, self)
 
-    def _until_stop(self, timeout: int) -> int:
-        """Return how many milliseconds the loop may take."""
-        if not self._stops:
-            return timeout
-        left = min(max(self._left() * 1000, 0), DRAIN_TICK)
-        # A step tells whether anything is left; what is parked wants a wait.
-        return math.ceil(left) if self._parked() else 0
+    def _join(self, role: str, socket: zmq.Socket[Any]) -> None:
+        """Take in a capture or control socket that was LATER. On the relay's own thread."""
+        is_capture = role == self._roles[2]
+        kinds = _sockets.CAPTURES if is_capture else _sockets.CONTROLS
+        end = _sockets.join_later(role, socket, kinds, self._ends)
+        _sockets.claim({role: end}, self)
+        self._ends[role] = end
+        self._claimed = _sockets.ordered(self._ends)
+        self._loop.join(end if is_capture else None, None if is_capture else end)
 
-    def _end_drain(self, code: int, quiet: float) -> None:
-        """End a drain that has found nothing to do for so many seconds."""
-        if not self._stops:
-            return
-        now = time.monotonic()
-        there, back, _ = self._loop.statistics()
-        taken = there.messages_received + back.messages_received
-        parked = self._parked()
-        if taken != self._taken or parked:
-            self._taken, self._dry_since = taken, now
-        if code == STEPPED and not parked and now >= self._dry_since + quiet:
-            self._stops.append(NOW)
+    def _use_capture(self, used: bool) -> None:
+        """Give the capture socket copies, or do without it. On the relay's own thread."""
+        self._loop.copies(used)
 
-    def _quiet_timeout(self) -> int:
-        """Return for how many milliseconds a drain that found nothing waits for more."""
-        left = self._dry_since + DRAIN_QUIET - time.monotonic()
-        if self._stops:
-            left = min(left, self._left())
-        return math.ceil(max(left * 1000, 1))
-
-    def retire(self) -> None:
+    def _retire(self) -> None:
         """Close the relay's own descriptors; it cannot run any more.
 
         Else they are closed with the last reference, which an error's traceback may hold, and not
         before the garbage collector comes where references are not counted.
         """
         self._wakeup.close()
+        if self._descriptor is not None:
+            self._descriptor.close()
 
-    # Control
-
-    def stop(self, drain: float | None = None) -> None:
-        """Make `run` return, now or, if it is not running, when it is next called.
-
-        From any thread, or a signal handler; it does not wait.
-
-        Parameters
-        ----------
-        drain : float, optional
-            Go on for at most so many seconds, until nothing has been left to relay for a moment;
-            this ends a pause. It does not unbind: libzmq would cut the peers off, with what they
-            have sent. By default, what is parked is tried once more and the rest stays in the
-            sockets. Of several stops, the one that ends the relay first counts.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If that is no number.
-        """
-        self._check_process()
-        at = NOW if drain is None else time.monotonic() + check_seconds(drain, "drain")
-        self._taken = -1
-        self._stops.append(at)
-        self._wakeup.wake()
-
-    def pause(self) -> None:
-        """Move nothing more until `resume`; control, `stop` and `call` go on.
-
-        From any thread. When it returns, the relay is paused.
-        """
-        self._call(lambda: setattr(self._loop, "paused", True))
-
-    def resume(self) -> None:
-        """End a pause, whoever began it. From any thread."""
-        self._call(lambda: setattr(self._loop, "paused", False))
-
-    @property
-    def paused(self) -> bool:
-        """Whether the relay is paused, by `pause` or by PAUSE."""
-        return self._call(lambda: self._loop.paused)
-
-    def statistics(self) -> Statistics:
-        """Return a consistent snapshot of what the relay has done since it was made.
-
-        From any thread.
-        """
-        return self._call(self._loop.statistics)
-
-    def call(self, function: Callable[[], T], timeout: float | None = None) -> T:
-        """Run a function on the relay's own thread, between two messages, and return its result.
-
-        That is how to bind, connect or set options of its sockets while it runs. A relay that is
-        not running has no thread: then the function runs at once, in this one, and so does what
-        others ask for meanwhile. From any thread.
-
-        Parameters
-        ----------
-        function : callable
-            Called without arguments. What it raises is raised here; what a signal handler raises
-            that interrupts it in the main thread, there too.
-        timeout : float, optional
-            Seconds to wait for it.
-
-        Raises
-        ------
-        TimeoutError
-            If it has not been run by then; it will not be, unless it has begun.
-        """
-        return self._call(function, timeout, interruptible=True)
-
-    def _call(
-        self, function: Callable[[], T], timeout: float | None = None, interruptible: bool = False
-    ) -> T:
-        """Do what `call` does; if it is not interruptible, signal handlers wait for its end."""
-        self._check_process()
-        me = threading.get_ident()
-        if self._owner == me:
-            return function()
-        future: Future[T] | None = None
-        with DeferredSignals(self._wakeup, waits=False) as signals:
-            with self._free:
-                if self._owner is None:
-                    self._owner = me
-                else:
-                    future = Future()
-                    self._commands.append((function, future, interruptible))
-            if future is None:
-                try:
-                    return signals.call(function) if interruptible else function()
-                finally:
-                    self._let_go(signals)
-        try:
-            self._wakeup.wake()
-            return future.result(timeout)
-        except FutureTimeoutError:
-            if future.done():  # by now, or the function itself raised it
-                return future.result()
-            raise TimeoutError(
-                f"the relay's thread did not get to the call in {timeout} s; "
-                "a call before it takes long"
-            ) from None
-        finally:
-            future.cancel()
-            future = None  # lest the traceback and it keep each other alive
+    def _obey_stop(self) -> bool:
+        """Tell whether to stop now, and log what a drain has left."""
+        is_over = self._stops.obey(self._loop)
+        if is_over and self._stops.last is not None and self._voice.tells_drains:
+            self._stops.last.warn(self._voice.log, self._voice.name)
+        return is_over

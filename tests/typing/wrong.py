@@ -15,12 +15,14 @@ def functions(socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]]
     zdev.proxy(socket, socket, None, "drop")  # type: ignore[call-arg]
     zdev.proxy(socket, socket, capture_policy="lossless")  # type: ignore[arg-type]
     zdev.proxy(socket, socket, capture_policy=True)  # type: ignore[arg-type]
+    zdev.proxy(socket, socket, overflow="block")  # type: ignore[arg-type]
+    zdev.proxy(socket, socket, in_overflow=True)  # type: ignore[arg-type]
     zdev.proxy(socket, socket, burst=1.5)  # type: ignore[arg-type]
     zdev.proxy(socket, socket, burst=None)  # type: ignore[arg-type]
     zdev.proxy(socket, socket, control=socket)  # type: ignore[call-arg]
     zdev.proxy(in_socket=socket, out_socket=socket)  # type: ignore[call-arg]
-    zdev.device(socket, socket)  # type: ignore[call-arg]
-    zdev.device("QUEUE", socket, socket)  # type: ignore[arg-type]
+    zdev.device(b"QUEUE", socket, socket)  # type: ignore[arg-type]
+    zdev.device(socket, socket)  # type: ignore[call-arg, arg-type]
     zdev.proxy_steerable(socket, socket, None, 5)  # type: ignore[arg-type]
     zdev.monitored_queue(socket, socket)  # type: ignore[call-arg]
     zdev.monitored_queue(socket, socket, None)  # type: ignore[arg-type]
@@ -54,3 +56,8 @@ def statistics(relay: zdev.Relay) -> None:
     one, two = now  # type: ignore[misc]
     text: str = now.capture.sent  # type: ignore[assignment]
     print(one, two, text)
+
+
+def engine() -> None:
+    zdev.engine()  # type: ignore[operator]
+    zdev.engines  # type: ignore[attr-defined]  # noqa: B018 - it is the point

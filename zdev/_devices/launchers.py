@@ -1,187 +1,128 @@
-"""Where a device runs: in a thread (here) or in a process (see `process`), and the exit of both."""
+"""Where a device runs in the background: in a thread (here) or in a process (see `process`)."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing.process
-import multiprocessing.util
-import os
 import threading
-import time
 import traceback
-from typing import Any, Callable, ClassVar
+from typing import Any, Callable, ClassVar, TypeVar
 
 import zmq.devices
 import zmq.devices.basedevice
 
-from .base import PATIENCE, Device, Run
-from .latch import Latch
+from zdev._signals import DeferredSignals
+from zdev._threads import Thread, is_current
+from zdev._times import PATIENCE, check_timeout
 
-__all__ = ["PATIENCE", "BackgroundDevice", "ThreadDevice"]
+from . import running
+from .device import Device
+from .explained import explained
+from .progress import Progress
+from .run import Run
+from .stages import Stage
 
-GRACE = 0.2
-"""Seconds in which what a subclass runs instead of a relay of zdev's may still fail its start."""
-
-_running: set[BackgroundDevice] = set()
-"""A running device is kept alive, as its thread would, and stopped when the interpreter exits."""
-
-_of_parents: list[Any] = []
-"""What a fork left here of its parent's devices. It is never touched: it was caught in the act."""
-
-_watcher: threading.Thread | None = None
-
-_main_ends: Latch | None = None
-"""Set when the main thread has come to its end, where that can be known."""
+__all__ = ["BackgroundDevice", "ThreadDevice"]
 
 
-def _stop_all(devices: list[BackgroundDevice]) -> None:
-    """Stop devices at the exit, which goes on whatever becomes of them."""
-    for device in devices:
-        with contextlib.suppress(Exception):
-            device._ask("stop", None)
-    deadline = time.monotonic() + PATIENCE
-    for device in devices:
-        with contextlib.suppress(Exception):
-            device.stop(timeout=max(deadline - time.monotonic(), 0))
-
-
-def _stop_when_the_rest_ends() -> None:
-    """Stop the devices whose threads are no daemons, for which the exit would wait.
-
-    As for daemons, the time has come when no other thread is left for which it waits.
-    """
-    if _main_ends is None:
-        threading.main_thread().join()
-    else:
-        _main_ends.wait()
-    while True:
-        devices = [device for device in list(_running) if not device.daemon]
-        ours = {device._run.worker for device in devices}
-        others = [t for t in threading.enumerate() if not t.daemon and t not in ours]
-        others = [t for t in others if t is not threading.main_thread()]
-        if not others:
-            return _stop_all(devices)
-        others[0].join()
-
-
-def _watch() -> None:
-    global _main_ends, _watcher  # noqa: PLW0603 - once a process
-    if _watcher is None:
-        # To join the main thread is a race with its own look at whether it has ended, which may
-        # then fail (python/cpython: threading._shutdown). concurrent.futures does it this way.
-        ending = Latch()
-        with contextlib.suppress(AttributeError, RuntimeError):
-            threading._register_atexit(ending.set)  # type: ignore[attr-defined]
-            _main_ends = ending
-        _watcher = threading.Thread(target=_stop_when_the_rest_ends, name="zdev-exit", daemon=True)
-        _watcher.start()
-
-
-_exit_of: int | None = None
-
-
-def _stop_at_exit() -> None:
-    """Stop what runs before `multiprocessing` waits for it, here and in its own processes."""
-    global _exit_of  # noqa: PLW0603 - once a process
-    if _exit_of != os.getpid():
-        _exit_of = os.getpid()
-        multiprocessing.util.Finalize(None, lambda: _stop_all(list(_running)), exitpriority=1000)
-
-
-def _after_fork() -> None:
-    """Have none of the parent's devices in a fork."""
-    global _watcher  # noqa: PLW0603 - once a process
-    _watcher = None
-    # At its exit multiprocessing would terminate its parent's processes
-    children: set[Any] = getattr(multiprocessing.process, "_children", set())
-    for device in list(_running):
-        children.discard(device.launcher)
-        _of_parents.append((device._run, device._sockets, device._context, device.launcher))
-        device._never_started()
-        device.launcher = None
-    _running.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+R = TypeVar("R", bound=Progress)
 
 
 class BackgroundDevice(Device, zmq.devices.basedevice.BackgroundDevice):
-    """A device that runs in the background."""
+    """A device that runs in the background.
+
+    Attributes
+    ----------
+    launcher : threading.Thread, multiprocessing.Process or None
+        What it runs in, or ran in last; None before the first start.
+    """
 
     launcher: Any = None
     _launch_class: Any = None
     _in_background: ClassVar[bool] = True
 
-    def _begin(self) -> None:
-        super()._begin()
-        _running.add(self)
-        _stop_at_exit()
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "launcher"}
 
-    def _no_more_running(self) -> None:
-        _running.discard(self)
+    def _begin(self, make: Callable[..., R], **options: Any) -> R:
+        run = super()._begin(make, **options)
+        running.add(self)
+        return run
 
-    def _misses_start(self) -> bool:
-        return not self._run.ready.is_set()
+    def _on_stage(self, stage: Stage) -> None:
+        if stage == Stage.ENDED:
+            running.discard(self)
+
+    def _launch(self, begin: Callable[..., R], launch: Callable[[R], None]) -> R:
+        """Begin a run, launch it, and return it when it relays, or raise what prevented it.
+
+        Ctrl-C may come anywhere in here. A run that has begun then ends, lest the device is running
+        for ever: `test_a_start_may_be_interrupted_anywhere`.
+        """
+        start = object()
+        try:
+            run = begin(start=start)
+            run.is_awaited = True
+            launch(run)
+            run.await_ready()
+            problem = run.started()
+        except BaseException as error:
+            begun = self._run_of(start)
+            if begun is not None:
+                begun.is_awaited = False
+                self._give_up(begun, error)
+            raise
+        if problem is not None:
+            run.wait(None, PATIENCE)
+            run.forget_endpoints()  # nothing came of them
+            raise problem
+        return run
+
+    def _give_up(self, run: Progress, error: BaseException) -> None:
+        """End a run whose start is interrupted or has failed."""
+        if run.claim():
+            run.worker = None  # it has not begun, and will not
+            run.fail(error)
+            with contextlib.suppress(BaseException):  # what is raised is this first error
+                run.end()
+        else:
+            self._interrupt(run)
+
+    def _interrupt(self, run: Progress) -> None:
+        """Stop a device whose start Ctrl-C interrupts."""
+        with contextlib.suppress(TimeoutError):
+            self.stop(timeout=PATIENCE)
+            run.wait(PATIENCE, PATIENCE)  # stop() has not, where the worker is not yet known
 
     def _make_launcher(self, target: Any) -> None:
-        self.launcher = self._launch_class(target=target)
+        # That of `threading` makes tasks where gevent has replaced it.
+        is_plain = self._launch_class in (threading.Thread, ThreadDevice._launch_class)
+        self.launcher = (Thread if is_plain else self._launch_class)(target=target)
         self.launcher.name = self.name
         self.launcher.daemon = self.daemon
 
     def join(self, timeout: float | None = None) -> None:
-        if self.launcher is not None and not self._started:
-            self.launcher.join(timeout)  # a subclass has launched it, as pyzmq's start() does
+        if self.launcher is not None and self._run is None:
+            self.launcher.join(
+                check_timeout(timeout)
+            )  # a subclass has launched it, as pyzmq's start() does
         else:
             super().join(timeout)
 
     join.__doc__ = Device.join.__doc__
 
-    def _give_up(self, error: BaseException, undo: Callable[[], None]) -> None:
-        """End a start that failed, or that Ctrl-C interrupts when the worker may have begun."""
-        run = self._run
-        if run.claim.acquire(blocking=False):
-            run.worker = None
-            self._fail(error)
-            undo()
-        else:
-            self._interrupt()
 
-    def _interrupt(self) -> None:
-        """Stop a device whose start Ctrl-C interrupts."""
-        run = self._run
-        with contextlib.suppress(TimeoutError):
-            self.stop(timeout=PATIENCE)
-            self._await_end(PATIENCE, run)  # stop() has not, where the worker is not yet known
-
-    def _await_ready(self, run: Run) -> None:
-        """Return when the device relays, or raise what prevented it."""
-        try:
-            run.ready.wait()
-            run.settled.wait(GRACE)
-        except BaseException:  # Ctrl-C
-            run.is_awaited = False
-            self._interrupt()
-            raise
-        with self._lock:  # from here on, an error is not raised but shown
-            run.is_awaited = False
-            error = run.exception
-        if error is not None:
-            self._await_end(None, run)
-            run.bound = {}  # of which nothing came
-            raise error
-
-
+@explained
 class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
     """A `Device` that runs in a thread of its own."""
 
     _launch_class = threading.Thread
 
-    def _begin(self) -> None:
-        super()._begin()
-        if threading.current_thread() is self.launcher:  # as in `join`
-            self._run.worker = self.launcher
+    def _begin_here(self, **options: Any) -> Run:
+        run = super()._begin_here(**options)
+        if is_current(self.launcher):  # a subclass launched it, as pyzmq's start() does
+            run.worker = self.launcher
+        return run
 
     def start(self) -> None:
         """Start the thread, and return when the device relays.
@@ -194,26 +135,26 @@ class ThreadDevice(BackgroundDevice, zmq.devices.ThreadDevice):
         RuntimeError
             If the device is running already.
         """
-        self._begin()
-        run = self._run
-        run.is_awaited = True
-        try:
-            self._make_launcher(functools.partial(self._run_in_thread, run))
+
+        def launch(run: Run) -> None:
+            self._make_launcher(functools.partial(_work, run))
             run.worker = self.launcher
             if not self.daemon:
-                _watch()
-            self.launcher.start()
-        except BaseException as error:
-            self._give_up(error, self._end)
-            raise
-        self._await_ready(run)
+                running.watch_main_thread()
+            # What a handler raises within that may find Python's lists of threads half made:
+            # `test_a_start_that_is_interrupted_leaves_nothing`, on PyPy.
+            with DeferredSignals():
+                self.launcher.start()
 
-    def _run_in_thread(self, run: Run) -> None:
-        if not run.claim.acquire(blocking=False):
-            return
-        try:
-            self._launch()
-        except BaseException as error:  # raised by start or join
-            run.exception = error
-            # Nobody keeps sockets and relays by keeping the error.
-            traceback.clear_frames(error.__traceback__)
+        self._launch(self._begin_here, launch)
+
+
+def _work(run: Run) -> None:
+    """Run a device in its thread."""
+    if not run.claim():
+        return
+    try:
+        run.execute()
+    except BaseException as error:  # raised by start or join
+        # Nobody keeps sockets and relays by keeping the error.
+        traceback.clear_frames(error.__traceback__)

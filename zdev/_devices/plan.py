@@ -1,59 +1,55 @@
-"""What is to become of one socket of a device: its type, options, binds and connects."""
+"""What a socket of a device is to be: its options, binds and connects."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import random
-import socket
-import weakref
-from typing import Any, cast
+from typing import Any, Literal
 
 import zmq
 
-__all__ = [
-    "BindError",
-    "SocketPlan",
-    "attach",
-    "bind",
-    "check_address",
-    "held_ports",
-    "hold_random_port",
-    "last_endpoint",
-    "milliseconds",
-    "set_linger",
-    "set_option",
-]
+from zdev._certificates import Key, Keys, PathLike
+from zdev._names import Named, option
+from zdev._zap import Allowed
 
-# Socket.bind_to_random_port's own, in pyzmq.
-MIN_PORT, MAX_PORT, MAX_TRIES = 49152, 65536, 100
+from . import security
+from .resolving import EVERY
+from .security import Passwords, Who
 
-MAX_INT = 2**31 - 1
-
-held_ports: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-"""All that are held for libzmq to take over."""
-
-
-def check_address(addr: Any, name: str, kinds: tuple[type, ...] = (str, bytes)) -> None:
-    """Raise if that is no address; pyzmq takes bytes too."""
-    if not isinstance(addr, kinds):
-        raise TypeError(
-            f"{name}: the address must be a str such as 'tcp://127.0.0.1:5555', "
-            f"not {type(addr).__name__}"
-        )
-
-
-class BindError(zmq.ZMQError, zmq.ZMQBindError):
-    """A socket of a device could not be bound; ``errno`` says why."""
+__all__ = ["Plans", "SocketPlan"]
 
 
 class SocketPlan:
-    """The configuration of one socket, in the order in which it was given."""
+    """The configuration of one socket, in the order in which it was given.
+
+    The methods only note what they are told. Their docstrings are those of the devices' methods
+    that are made from them (`bind_in` and its kin), which also do it while the device runs.
+    """
 
     def __init__(self) -> None:
         self.binds: list[str] = []
         self.connects: list[str] = []
+        self.names: dict[str, float] = {}
+        """Those of them that are looked up, and after how many seconds again."""
         self.sockopts: list[tuple[int, Any]] = []
+        self.allowed: Allowed | None = None
+        """Who is let in; None: whoever the mechanism lets in."""
+
+    @property
+    def mechanism(self) -> str:
+        """How peers are to prove who they are: "NULL" (not at all), "PLAIN" or "CURVE"."""
+        return security.mechanism(self.sockopts)
+
+    def __bool__(self) -> bool:
+        """Whether anything is planned."""
+        return bool(self.binds or self.connects or self.sockopts or self.allowed)
+
+    def copy(self) -> SocketPlan:
+        """Return a plan that may be changed without changing this one."""
+        plan = SocketPlan()
+        plan.binds, plan.connects = self.binds.copy(), self.connects.copy()
+        plan.names = self.names.copy()
+        plan.sockopts, plan.allowed = self.sockopts.copy(), self.allowed
+        return plan
 
     def bind(self, addr: str) -> None:
         """Bind the socket to an address, such as ``tcp://127.0.0.1:5555``.
@@ -65,11 +61,22 @@ class SocketPlan:
         ----------
         addr : str
             Where to bind; ``endpoints`` tells what a wildcard such as ``tcp://*:*`` became.
+
+        Raises
+        ------
+        zmq.ZMQError
+            For what is no address: EINVAL, EPROTONOSUPPORT or ENAMETOOLONG; before the start, too.
         """
         self.binds.append(addr)
 
-    def connect(self, addr: str) -> None:
-        """Connect the socket to an address.
+    def connect(
+        self,
+        addr: str,
+        *,
+        resolve: Literal["first", "all"] = "first",
+        every: float | None = None,
+    ) -> None:
+        """Connect the socket to an address, or to all that its name has.
 
         Before the start, this is noted and done then; while the device runs, it is done at once, on
         the device's own thread, and its error is raised here. See zmq_connect(3).
@@ -78,11 +85,38 @@ class SocketPlan:
         ----------
         addr : str
             What to connect to.
+        resolve : {"first", "all"}
+            What a name of a host stands for, in ``tcp://name:port``. "first" (the default): its
+            first address, which libzmq looks up when it connects. "all": all addresses that it has,
+            those of IPv6 only if the socket has ZMQ_IPV6. A thread looks them up as soon as the
+            device relays, and again and again: the socket is connected to those that are new, and
+            disconnected from those that are gone, where messages on their way are lost; with
+            ZMQ_IMMEDIATE, none are on their way to where nobody is. A name that cannot be looked up
+            keeps what it had; the logger ``zdev`` warns of that.
+        every : float, optional
+            With "all", seconds from one look to the next, at least 0.1; 10 by default. Called again
+            for the same name, this changes it.
+
+        Raises
+        ------
+        zmq.ZMQError
+            For what is no address: EINVAL, EPROTONOSUPPORT or ENAMETOOLONG; before the start, too.
+        TypeError, ValueError
+            For another `resolve` or `every`; for "all" with what is not ``tcp://name:port``; and if
+            the socket is connected to that address already, in the other way.
         """
+        if resolve == "all":
+            self.names[addr] = EVERY if every is None else every
+            if addr in self.connects:
+                return
+        else:
+            self.names.pop(addr, None)  # the list of connects may have been emptied by hand
         self.connects.append(addr)
 
     def unbind(self, addr: str) -> None:
         """Undo a bind, before the start or while the device runs. See zmq_unbind(3).
+
+        When this returns, the address is free; peers that had come there are cut off.
 
         Parameters
         ----------
@@ -110,8 +144,9 @@ class SocketPlan:
             ENOENT, if the socket is not connected there.
         """
         self._forget(self.connects, addr)
+        self.names.pop(addr, None)
 
-    def setsockopt(self, opt: int, value: Any) -> None:
+    def setsockopt(self, opt: Named, value: Any) -> None:
         """Set an option of the socket. See zmq_setsockopt(3).
 
         Before the start, this is noted and done then, before any bind or connect; while the device
@@ -119,12 +154,139 @@ class SocketPlan:
 
         Parameters
         ----------
-        opt : int
-            The option, such as ``zmq.ROUTING_ID``.
+        opt : int or str
+            The option, such as ``zmq.ROUTING_ID``, or its name in capital or small letters.
         value : int, bytes or str
             ``str`` is set as UTF-8.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such option, or it takes another type of value; before the start, too.
+        zmq.ZMQError
+            EINVAL, if the socket does not take the value or the option cannot be set.
         """
-        self.sockopts.append((opt, value))
+        self.sockopts.append((option(opt, "opt"), value))
+
+    def curve_server(self, keys: Keys) -> None:
+        """Let the socket be a server of CURVE: what comes and goes is encrypted and authenticated.
+
+        Peers that do not know the public key get nowhere. Any that do come in, unless a list of
+        `allow` says who may. A socket is either server or client, for all its binds and connects.
+        Over inproc nothing is encrypted and nobody is asked.
+
+        Parameters
+        ----------
+        keys : str, path, or tuple of a public key and its secret key
+            The path is that of a secret certificate, as ``zdev keygen`` or `zmq.auth` write it. It
+            is read now. Keys are 40 characters each.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read; PermissionError also if others than its owner could.
+        TypeError, ValueError
+            For what is no pair of keys.
+        NotImplementedError
+            If this libzmq has no CURVE.
+        RuntimeError
+            If the device runs, and the socket is bound or connected, where this would not hold.
+        """
+        self._secure("curve_server", keys)
+
+    def curve_client(self, keys: Keys, server_key: Key | PathLike) -> None:
+        """Let the socket be a client of CURVE, which connects to servers with this key only.
+
+        Parameters
+        ----------
+        keys : str, path, or tuple of a public key and its secret key
+            Its own, as for a server; by the public one, servers may know it.
+        server_key : str, bytes or path
+            The server's public key, or the path of its public certificate.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be read; PermissionError also if others than its owner could read keys.
+        TypeError, ValueError
+            For what are no keys.
+        NotImplementedError
+            If this libzmq has no CURVE.
+        RuntimeError
+            If the device runs, and the socket is bound or connected, where this would not hold.
+        """
+        self._secure("curve_client", keys, server_key)
+
+    def plain_server(self, passwords: Passwords) -> None:
+        """Let the socket be a server of PLAIN, which lets in who has one of these passwords.
+
+        Nothing is encrypted, the passwords neither: on a network, use CURVE.
+
+        Parameters
+        ----------
+        passwords : mapping of str to str
+            By user name, 1 to 255 bytes each in UTF-8. `allow` replaces them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what are no names and passwords.
+        RuntimeError
+            If the device runs, and the socket is bound or connected, where this would not hold.
+        """
+        self._secure("plain_server", passwords)
+
+    def plain_client(self, username: str, password: str) -> None:
+        """Let the socket be a client of PLAIN, which tells servers this name and password.
+
+        Nothing is encrypted, the password neither: on a network, use CURVE.
+
+        Parameters
+        ----------
+        username, password : str
+            1 to 255 bytes each in UTF-8.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what cannot be a name or password.
+        RuntimeError
+            If the device runs, and the socket is bound or connected, where this would not hold.
+        """
+        self._secure("plain_client", username, password)
+
+    def allow(self, who: Who) -> None:
+        """Let in at the socket, which is a server of CURVE or PLAIN, nobody but these.
+
+        While the device runs, this replaces the list at once. Who is in stays in: libzmq cannot cut
+        off one peer. Who is refused is logged.
+
+        Parameters
+        ----------
+        who : path, iterable of keys and paths, or mapping of str to str
+            For CURVE, a directory, of which each file ``*.key`` is a public certificate, or public
+            keys and paths of certificates. They are read now, and again when this is called again.
+            For PLAIN, passwords by user name. An empty one lets nobody in.
+
+        Raises
+        ------
+        OSError
+            If a file or directory cannot be read. Whatever is raised, the list is as it was.
+        TypeError, ValueError
+            For what is no key, name or password; from the start on, for a list that is of another
+            mechanism than the socket.
+        RuntimeError
+            If the device runs, and the socket is bound or connected without a list, where one would
+            not hold; of the start, if the context has a ZAP handler that is not zdev's.
+        NotImplementedError
+            If this libzmq has no CURVE, or is older than 4.3.
+        """
+        self._secure("allow", who)
+
+    def _secure(self, verb: str, *args: Any) -> None:
+        options, allowed = security.options_of(verb, *args)
+        self.sockopts[:] = security.renewed(self.sockopts, options)
+        self.allowed = allowed or self.allowed
 
     @staticmethod
     def _forget(addresses: list[str], addr: str) -> None:
@@ -134,141 +296,13 @@ class SocketPlan:
         addresses.remove(addr)
 
 
-def set_option(target: zmq.Socket[Any], opt: int, value: Any) -> None:
-    """Set one option; pyzmq's documentation sets them to ``str``, which pyzmq does not take."""
-    try:
-        target.setsockopt(opt, value.encode() if isinstance(value, str) else value)
-    except zmq.ContextTerminated:
-        raise
-    except zmq.ZMQError as error:
-        raise zmq.ZMQError(error.errno, f"{error.strerror} {_setting(opt, value)}") from error
-    except TypeError as error:
-        raise TypeError(f"{error} {_setting(opt, value)}") from error
+class Plans(dict[str, SocketPlan]):
+    """The plans of all sockets of a device, by role: in, out, mon and ctrl."""
 
+    def copy(self) -> Plans:
+        """Return plans that may be changed without changing these."""
+        return Plans((role, plan.copy()) for role, plan in self.items())
 
-def _setting(opt: Any, value: Any) -> str:
-    """Say what was to be set, without what may be a secret."""
-    with contextlib.suppress(ValueError):
-        opt = zmq.SocketOption(opt).name
-    shown = repr(value) if isinstance(value, int) else type(value).__name__
-    if isinstance(value, (bytes, str)):
-        shown += f" of length {len(value)}"
-    return f"(option {opt}, value {shown})"
-
-
-def milliseconds(seconds: float) -> int:
-    """Return seconds as ZMQ_LINGER takes them; what is too much for it is as long as can be."""
-    return int(min(seconds * 1000, MAX_INT))
-
-
-def set_linger(target: zmq.Socket[Any], least: float, most: float | None) -> None:
-    """Give unsent messages at least so many seconds; where they have for ever, no more than most.
-
-    What is set at all is set at the last moment, when the socket is about to be closed.
-    """
-    linger = cast("int", target.getsockopt(zmq.LINGER))
-    if linger < 0:
-        if most is not None:
-            target.setsockopt(zmq.LINGER, milliseconds(max(least, most)))
-    elif linger < milliseconds(least):
-        target.setsockopt(zmq.LINGER, milliseconds(least))
-
-
-def last_endpoint(target: zmq.Socket[Any]) -> str:
-    """Return where the socket was bound last, as it really is."""
-    return cast("bytes", target.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
-
-
-def bind(target: zmq.Socket[Any], addr: str, held: socket.socket | None = None) -> str:
-    """Bind a socket, and return where it is really bound.
-
-    A port that is held goes over to libzmq by ZMQ_USE_FD of zmq_setsockopt(3).
-    """
-    if held is not None:
-        target.setsockopt(zmq.USE_FD, held.fileno())
-    try:
-        target.bind(addr)
-    except zmq.ZMQError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-            raise BindError(error.errno, f"{error.strerror}; choose another address") from error
-        raise
-    finally:
-        if held is not None:
-            target.setsockopt(zmq.USE_FD, -1)
-    if held is not None:
-        held.detach()  # libzmq's from here on
-    return last_endpoint(target)
-
-
-def attach(target: zmq.Socket[Any], verb: str, addr: str) -> None:
-    """Connect, disconnect or unbind a socket; pyzmq's error does not always tell which address."""
-    try:
-        getattr(target, verb)(addr)
-    except zmq.ContextTerminated:
-        raise
-    except zmq.ZMQError as error:
-        if repr(addr) in error.strerror:
-            raise
-        raise zmq.ZMQError(error.errno, f"{error.strerror} (addr={addr!r})") from error
-
-
-def hold_random_port(
-    addr: str, min_port: int = MIN_PORT, max_port: int = MAX_PORT, max_tries: int = MAX_TRIES
-) -> socket.socket:
-    """Return a socket that listens on a free port, chosen at random, as libzmq itself would.
-
-    libzmq is to take it over later, so that nobody else can have the port meanwhile.
-
-    Parameters
-    ----------
-    addr : str
-        An interface without a port, such as ``tcp://127.0.0.1``.
-    min_port, max_port : int
-        The range to choose from, ``max_port`` excluded.
-    max_tries : int
-        How many ports to try.
-
-    Raises
-    ------
-    zmq.ZMQBindError
-        If none was free.
-    zmq.ZMQError
-        If there is no such interface, or it has no ports.
-    ValueError
-        If there are no ports in that range.
-    """
-    if "://" in addr and not addr.startswith("tcp://"):
-        raise zmq.ZMQError(
-            errno.EPROTONOSUPPORT,
-            f"only tcp has ports: addr must be such as 'tcp://127.0.0.1', not {addr!r}",
-        )
-    if not 0 <= min_port < max_port <= MAX_PORT:
-        raise ValueError(
-            f"cannot bind to a random port from min_port={min_port} up to max_port={max_port}, "
-            f"excluded: the range must have one and lie between 0 and {MAX_PORT}"
-        )
-    # libzmq knows what an interface is: a name, a number, or *.
-    with zmq.Context() as context, context.socket(zmq.PUSH) as probe:
-        probe.linger = 0
-        probe.ipv6 = "[" in addr
-        probe.bind(f"{addr}:*")
-        endpoint = last_endpoint(probe)
-    host = endpoint.partition("://")[2].rpartition(":")[0].strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for _ in range(max_tries):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, random.randrange(min_port, max_port)))  # noqa: S311 - no secret
-            listener.listen(100)  # ZMQ_BACKLOG's default
-        except OSError as error:
-            listener.close()
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
-        else:
-            listener.setblocking(False)
-            held_ports.add(listener)
-            return listener
-    raise zmq.ZMQBindError(
-        f"no free port at {addr} from {min_port} to {max_port - 1} in {max_tries} tries"
-    )
+    def note(self, role: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Plan what one of `SocketPlan`'s verbs says for the socket of that role."""
+        getattr(self[role], verb)(*args, **kwargs)

@@ -1,49 +1,39 @@
-"""The launcher of processes: a link to the parent, and what either end does with it.
-
-Parent and child talk over a socketpair. The child says "begun", then "ready" when it relays and
-"end" when it has ended, and in between replies to what the parent asks, which is what
-`Device._perform` takes. "settled" says that a relay has come to a subclass's sockets, and "log" has
-something for the parent's log.
-"""
+"""Devices in processes of their own: the parent's end."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import gc
-import itertools
-import logging
 import multiprocessing
 import os
-import pickle
-import re
-import signal
-import socket
-import sys
-import threading
-from multiprocessing.connection import Connection, wait
-from types import FrameType
-from typing import Any
+import time
+from multiprocessing.connection import Connection
+from typing import Any, Callable
 
 import zmq
 import zmq.devices
 
-from zdev._relay import LOOK
+from zdev import _tasks
+from zdev._contract import NOTHING, Statistics
+from zdev._signals import DeferredSignals
+from zdev._stops import StopReport
+from zdev._threads import Thread, await_readable, sleep
+from zdev._times import DRAIN_QUIET, GRACE, PATIENCE, REAPED_LOOK
 
-from .base import Device, OverError, Run
-from .latch import Latch
-from .launchers import PATIENCE, BackgroundDevice, _of_parents
-from .plan import held_ports
+from . import link as links  # whose locks are made anew after a fork, so they are looked up there
+from . import running, wiring
+from .child import Inheritance, live
+from .device import Device
+from .explained import explained
+from .launchers import BackgroundDevice
+from .link import Link, Reply, Sent, from_child, hand_over
+from .pickles import PROBLEMS, explain
+from .ports import held_descriptors
+from .progress import Progress
+from .signals import held_back
+from .stages import Stage
 
-__all__ = ["ProcessDevice"]
-
-# Which thread forks to hand the end of a link over. All other forks close what they inherit: while
-# they held an end, the other one would not be told when its process is gone.
-_ends: dict[Connection, int] = {}
-
-_launching = threading.RLock()
-"""Held while both ends of a link are here, lest the next process inherits them."""
-
+__all__ = ["ProcessDevice", "RemoteRun"]
 
 _UNGUARDED = (
     " as it imported what it needs; if the main script starts the device, it must do so under "
@@ -51,88 +41,239 @@ _UNGUARDED = (
 )
 """What is most likely to have kept a process from the device's own code, which tells its errors."""
 
-
-def _after_fork() -> None:
-    global _launching  # noqa: PLW0603 - its owner is not here
-    _launching = threading.RLock()
-    for end, thread in list(_ends.items()):
-        if thread != threading.get_ident():
-            del _ends[end]
-            end.close()
+UNKNOWN = 255
+"""The exit code of a process for which something else has waited; `multiprocessing` has it so."""
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+class RemoteRun(Progress):
+    """The parent's view of a run in a process of its own, which says what it does over a link."""
 
+    def __init__(self, *progress: Any, **others: Any) -> None:
+        super().__init__(*progress, **others)
+        self._bound: dict[str, list[tuple[str, str]]] = {}
+        self._link: Link | None = None
+        self._launcher: Any = None
+        self._stops: list[tuple[float | None, float | None]] = []  # before there was a link
+        self._has_begun = False
+        self._may_have_relayed = False
+        self._was_told = False  # the outcome
+        self._code_is_lost = False  # to something else that has waited for the process
 
-class Reply(Latch):
-    """What the child replies: whether it did as asked, and the result or the error."""
+    def attach(self, link: Link, launcher: Any) -> None:
+        """Listen to the process from now on, in a thread."""
+        with self._lock:
+            self._link, self._launcher = link, launcher
+            for stop in self._stops:
+                link.ask("stop", stop)
+        self.worker = Thread(target=self._listen, args=(link,), name=self.name)
+        self.worker.daemon = True
+        self.worker.start()
+        self.claim()
 
-    outcome: tuple[bool, Any] | None = None  # None: it has ended
+    def launched(self, launcher: Any) -> None:
+        """Know the process, which may not come to be listened to."""
+        self._launcher = launcher
 
+    # What it may be asked
 
-class Link:
-    """The parent's end: asks, and tells the replies apart by their numbers."""
+    def endpoints(self) -> dict[str, list[str]]:
+        """Return where each socket is really bound, by role."""
+        return {role: [real for _, real in pairs] for role, pairs in self._bound.items()}
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._replies: dict[int, Reply] = {}
-        self._numbers = itertools.count()
-        self._sending = threading.RLock()
+    def forget_endpoints(self) -> None:
+        """Be bound nowhere, as a run that has failed to start."""
+        self._bound = {}
 
-    def ask(self, verb: str, args: tuple[Any, ...]) -> Reply:
-        """Ask for something; the reply comes in time, or the link's end."""
-        number = next(self._numbers)
-        reply = self._replies[number] = Reply()
+    def asked_as(self, role: str, addr: Any) -> str:
+        """Return the address by which a bind was asked for, which may have been a wildcard."""
+        pairs = self._bound.get(role, ())
+        return next((asked for asked, real in pairs if addr in (asked, real)), addr)
+
+    def stop(self, drain: float | None, quiet: float | None = None) -> None:
+        """Have it end, now or when it has drained; does not wait."""
+        with self._lock:
+            link = self._link
+            if link is None:
+                self._stops.append((drain, quiet))
+        if link is not None:
+            link.ask("stop", (drain, quiet))
+
+    def ask(self, verb: str, *args: Any) -> Any:
+        """Have it do something while it relays: pause, resume, statistics, call or wire."""
+        self.stages.wait(Stage.READY)
+        with self._lock:
+            link = self._link
+        if link is None:
+            raise self.over()
+        reply = link.ask(verb, args)
+        reply.wait(Reply.THERE)
+        if reply.outcome is None:
+            raise self.over()
+        done, value = reply.outcome
+        if not done:
+            raise value
+        return value
+
+    def final_counts(self) -> Statistics:
+        """Return what it has counted, once it has ended."""
+        if self.counts is None and not self._was_told:
+            if not self._may_have_relayed:
+                return NOTHING
+            raise RuntimeError(f"{self.name} has ended, and its counts died with its process")
+        return super().final_counts()
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        # Wait for its launch, which may be under way; but not for long, since the lock is also held
+        # for the launches of other devices. The process may never have come to be launched. A
+        # handler that raises in between would keep the lock.
+        with DeferredSignals():
+            is_ours = links.handing_over.acquire(timeout=PATIENCE)
+            try:
+                with contextlib.suppress(AttributeError):
+                    self._launcher.kill()
+            finally:
+                if is_ours:
+                    links.handing_over.release()
+
+    # What it says
+
+    def _listen(self, link: Link) -> None:
+        """Take in what the child says, until it has ended. Runs in a thread of the parent."""
+        hear: dict[str, Callable[..., None]] = {
+            "stage": self._hear_stage,
+            "reply": self._hear_reply,
+            "log": self.log,
+            "note": self.note,
+            "end": self._hear_end,
+        }
         try:
-            with self._sending:
-                self.connection.send((number, verb, args))
-        except OSError:
-            reply.set()
-        except BaseException:
-            del self._replies[number]
-            raise
-        return reply
+            link.open()
+            while not self._was_told:
+                ready = await_readable([link.connection, self._launcher.sentinel])
+                if link.connection not in ready and not await_readable([link.connection], 0):
+                    break
+                tag, *rest = link.connection.recv()
+                self._has_begun = True
+                hear[tag](*rest)
+        except (EOFError, OSError):
+            pass
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            with contextlib.suppress(BaseException):  # it is in self.exception
+                self.end()
 
-    def take(self, number: int, outcome: tuple[bool, Any]) -> None:
-        """Take a reply."""
-        reply = self._replies.pop(number)
-        reply.outcome = outcome
-        reply.set()
+    def _hear_stage(self, stage: Stage, bound: Any, error: Sent | None) -> None:
+        self._bound = bound
+        self._may_have_relayed |= Stage.READY <= stage < Stage.ENDING
+        if error is not None:  # first, for a start that waits for the stage
+            self.fail(from_child(error))
+        self.reach(stage)
 
-    def close(self) -> None:
-        """Close it; there will be no more replies."""
-        _ends.pop(self.connection, None)
-        with self._sending:
-            self.connection.close()
-        for reply in list(self._replies.values()):
-            reply.set()
+    def _hear_reply(self, number: int, outcome: tuple[bool, Any], bound: Any) -> None:
+        self._bound = bound
+        done, value = outcome
+        if self._link is not None:
+            self._link.take(number, (done, value if done else from_child(value)))
+
+    def _hear_end(
+        self, error: Sent | None, counts: Statistics | None, last_stop: StopReport | None
+    ) -> None:
+        self._was_told = True
+        self.counts, self.last_stop = counts, last_stop
+        if error is not None:
+            self.fail(from_child(error))
+
+    # The end
+
+    STEPS = ("_end_process", "_bury", "_tell_of_death", "_close_link", "_release_ports")
+
+    def _end_process(self) -> None:
+        """Wait for the end of a process that has said nothing of it, but not for ever."""
+        if not self._was_told and self._link is not None:
+            await_readable([self._launcher.sentinel], PATIENCE)
+        if not self._was_told:
+            self.kill()
+
+    def _bury(self) -> None:
+        """Wait for the end of the process, and close the descriptor that tells of it."""
+        if getattr(self._launcher, "_popen", None) is not None:
+            code = int(self.exception is not None) if self._was_told else UNKNOWN
+            self._code_is_lost = not _reap(self._launcher, code)
+            self._launcher._popen.close()
+
+    def _tell_of_death(self) -> None:
+        """If the process has not told what ended it, that is the error."""
+        if not self._was_told and self._link is not None:
+            code = self._launcher.exitcode
+            died = f"the process of {self.name} died with exit code {code}"
+            if self._code_is_lost:
+                died = f"the process of {self.name} died, and something else has its exit code"
+            if code == 1 and not self._has_begun:
+                died += _UNGUARDED
+            self.fail(RuntimeError(died))
+
+    def _close_link(self) -> None:
+        with self._lock:
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
+def _reap(launcher: Any, otherwise: int) -> bool:
+    """Wait for the end of a process, and tell whether its exit code is known.
+
+    A child of ours is not waited for by `join`, which uses os.waitpid: gevent's waits for the event
+    loop of the main thread, which may itself be waiting for the end of the device. It leaves
+    waitid(2) as it is. `test_the_end_of_a_process_is_seen` has such programs.
+
+    Parameters
+    ----------
+    otherwise : int
+        What the code is taken for where something else has waited for the process, and kept it.
+    """
+    if launcher._popen.method == "forkserver" or not hasattr(os, "waitid"):
+        launcher.join()
+        return True
+    popen, deadline = launcher._popen, time.monotonic() + GRACE
+    try:
+        ended = os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        if ended is not None:
+            is_exit = ended.si_code == os.CLD_EXITED
+            popen.returncode = ended.si_status if is_exit else -ended.si_status
+        # Left to an event loop that watches for it: a task may wait for it by that.
+        while _tasks.watches_child(popen.pid) and time.monotonic() < deadline:
+            sleep(REAPED_LOOK)
+        os.waitid(os.P_PID, popen.pid, os.WEXITED)
+    except ChildProcessError:
+        # Somebody else was first, such as that event loop, and may be about to tell.
+        while popen.poll() is None and time.monotonic() < deadline:
+            sleep(REAPED_LOOK)
+    is_known = popen.returncode is not None
+    if not is_known:
+        popen.returncode = otherwise
+    launcher.join(0)  # `multiprocessing` need not look after it any more
+    return is_known
+
+
+@explained
 class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
     """A `Device` that runs in a process of its own, with a context of its own.
 
-    It ends on SIGTERM and SIGINT, and when its parent ends, however that happens. The exit code of
-    ``launcher`` is 0 unless it failed.
+    Notes
+    -----
+    It ends on SIGTERM and SIGINT, unless the program ignores or blocks them when it starts it; and
+    when its parent ends, however that happens. The exit code of ``launcher`` is 0 unless it failed.
 
-    A forked process lets go of what the parent's libzmq listens on. It keeps the other listening
-    sockets of the parent, such as one for ``ZMQ_USE_FD``; where libzmq's cannot be told apart,
-    which they can on Linux, those only whose descriptors are set by that option before the start.
+    A forked process lets go of the ports and paths at which the parent's devices are bound, and of
+    those that they hold. It keeps the other listening sockets of the parent, as any fork does: a
+    port of a socket that you have made yourself stays taken as long as the process lives.
     """
 
     _launch_class = multiprocessing.Process
+    _has_own_context = True
     context_factory = zmq.Context
-
-    def _never_started(self) -> None:
-        super()._never_started()
-        self._link: Link | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("launcher", None)
-        return state
-
-    # The parent's end
 
     def start(self) -> None:
         """Start the process, and return when the device relays.
@@ -145,380 +286,47 @@ class ProcessDevice(BackgroundDevice, zmq.devices.ProcessDevice):
         RuntimeError
             If the device is running already.
         """
-        self._begin()
+        run = self._launch(functools.partial(self._begin, RemoteRun), self._launch_process)
+        run.held.release()  # the child has its own
+
+    def _launch_process(self, run: RemoteRun) -> None:
+        def launch(end: Connection) -> None:
+            with held_back(self._launch_class) as unheeded:
+                inheritance = Inheritance(
+                    os.getpid(), unheeded, run.held, running.addresses(), held_descriptors()
+                )
+                self._make_launcher(functools.partial(live, self, end, inheritance))
+                run.launched(self.launcher)
+                try:
+                    with _tasks.unwatched_forks():
+                        self.launcher.start()
+                except PROBLEMS as error:
+                    explain(self, error)
+                    raise
+
+        # A handler that raises within a fork would leave a process that nobody knows, and locks
+        # that Python takes for it: `test_ctrl_c_at_any_moment`.
+        with DeferredSignals():
+            with wiring.bind_lock:  # so that the child knows of what it inherits
+                link = hand_over(launch)
+            run.attach(link, self.launcher)
+
+    def stop(
+        self,
+        drain: float | None = None,
+        timeout: float | None = None,
+        *,
+        quiet: float | None = DRAIN_QUIET,
+    ) -> StopReport | None:
         run = self._run
-        run.is_awaited = True
-        link: Link | None = None
-
-        def undo() -> None:
-            self._link = None
-            if link is not None:
-                link.close()
-            with contextlib.suppress(AttributeError):  # it has not come to be launched
-                self.launcher.kill()
-                _bury(self.launcher)
-            self._release_held()
-            self._finish()
-
         try:
-            link = self._launch_process()
-            with self._lock:
-                self._link = link
-                for drain in run.stops:
-                    link.ask("stop", (drain,))
-            heard = (run, link, self.launcher)
-            run.worker = threading.Thread(target=self._listen, args=heard, name=self.name)
-            run.worker.daemon = True
-            run.worker.start()
-        except BaseException as error:
-            self._give_up(error, undo)
-            raise
-        run.thread = -1  # none of this process
-        self._await_ready(run)
-        self._release_held()  # the child has its own
-
-    def _launch_process(self) -> Link:
-        with _launching:
-            ours, theirs = multiprocessing.Pipe()
-            _ends[ours], _ends[theirs] = -1, threading.get_ident()
-            try:
-                self._make_launcher(functools.partial(_child, self, theirs, os.getpid()))
-                self.launcher.start()
-            except BaseException:
-                del _ends[ours]
-                ours.close()
-                raise
-            finally:
-                del _ends[theirs]
-                theirs.close()
-        return Link(ours)
-
-    def _listen(self, run: Run, link: Link, launcher: Any) -> None:
-        """Take in what the child says, until it has ended. Runs in a thread of the parent."""
-        if not run.claim.acquire(blocking=False):
-            return
-        began = told = False
-        error: BaseException | None = None
-        try:
-            while not told:
-                ready = wait([link.connection, launcher.sentinel])
-                if link.connection not in ready and not link.connection.poll():
-                    break
-                tag, *rest = link.connection.recv()
-                began = True
-                if tag == "end":
-                    told = True
-                    error, self._last = _from_child(rest[0]), rest[1]
-                elif tag == "ready":
-                    run.bound = rest[0]
-                    if rest[1]:
-                        run.settled.set()
-                    self._say_ready()
-                elif tag == "settled":
-                    run.settled.set()
-                elif tag == "log":
-                    run.log(*rest)
-                elif tag == "reply":
-                    number, outcome, run.bound = rest
-                    done, value = outcome
-                    link.take(number, (done, value if done else _from_child(value)))
-        except (EOFError, OSError):
-            pass
-        finally:
-            if not told:
-                launcher.join(PATIENCE)
-                launcher.kill()
-            _bury(launcher)
-            if not told:
-                died = f"the process of {self.name} died with exit code {launcher.exitcode}"
-                run.lost_counts = run.ready.is_set()
-                if launcher.exitcode == 1 and not began:
-                    died += _UNGUARDED
-                error = RuntimeError(died)
-            if error is not None:
-                self._fail(error)
-            with self._lock:
-                self._link = None
-            link.close()
-            self._release_held()
-            self._finish()
-
-    def _ask(self, verb: str, *args: Any) -> Any:
-        """Have the child do something; its error is raised here."""
-        run = self._run
-        if run.has_process:  # we are the child, and a subclass asks
-            return super()._ask(verb, *args)
-        if verb != "stop":
-            run.ready.wait()
-        with self._lock:
-            run, link = self._run, self._link
-            if link is None and verb == "stop":
-                run.stops.append(*args)
-        reply = Reply() if link is None else link.ask(verb, args)
-        if verb == "stop":
-            return run
-        if link is not None:
-            reply.wait()
-        if reply.outcome is None:
-            raise OverError(f"{self.name} has ended; start it again first")
-        done, value = reply.outcome
-        if not done:
-            raise value
-        return value
-
-    def stop(self, drain: float | None = None, timeout: float | None = None) -> None:
-        try:
-            super().stop(drain, timeout)
+            return super().stop(drain, timeout, quiet=quiet)
         except TimeoutError:
-            with _launching, contextlib.suppress(AttributeError):  # as above
-                self.launcher.kill()
-            self._await_end(PATIENCE, self._run)
+            if isinstance(run, RemoteRun):
+                run.kill()
+                run.wait(PATIENCE, PATIENCE)
             raise
 
     stop.__doc__ = (Device.stop.__doc__ or "").replace(
         "If it has not ended by then.", "If it has not ended by then; its process is killed."
     )
-
-
-def _bury(launcher: Any) -> None:
-    """Wait for the end of a process, and close the descriptor that tells of it."""
-    launcher.join()
-    with contextlib.suppress(AttributeError):
-        launcher._popen.close()
-
-
-def _to_parent(error: BaseException | None) -> tuple[bytes | None, str] | None:
-    """Prepare an error for the way to another process, which some cannot take."""
-    if error is None:
-        return None
-    likeness = f"{type(error).__name__}: {error}"
-    try:
-        pickled = pickle.dumps(error)
-        pickle.loads(pickled)  # noqa: S301 - our own
-    except Exception:
-        return None, likeness
-    return pickled, likeness
-
-
-def _from_child(sent: tuple[bytes | None, str] | None) -> BaseException | None:
-    """Return the error, or its likeness if it cannot be had here."""
-    if sent is None:
-        return None
-    pickled, likeness = sent
-    if pickled is not None:
-        with contextlib.suppress(Exception):
-            error: BaseException = pickle.loads(pickled)  # noqa: S301 - from our own child
-            return error
-    return RuntimeError(likeness)
-
-
-# The child's end
-
-
-class Stopped(BaseException):
-    """Ends what a subclass runs instead of one of zdev's relays."""
-
-
-# The signals that end a device
-ENDING = {signal.SIGTERM, signal.SIGINT}
-
-
-class Ending:
-    """Ends the device when a signal comes, or the parent says so."""
-
-    def __init__(self, device: ProcessDevice) -> None:
-        self._device = device
-        self._interrupted = False
-        self.signals, self._noted = socket.socketpair()
-        self.signals.setblocking(False)
-        self._noted.setblocking(False)
-        # Where the parent's event loop would hear of our signals
-        signal.set_wakeup_fd(-1)
-        for number in ENDING:
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._device._perform("stop", None)
-        if self._goes_its_own_way() and not self._interrupted:
-            self._interrupted = True
-            raise Stopped
-
-    def _goes_its_own_way(self) -> bool:
-        """Tell whether a subclass runs something that a relay's stop cannot end."""
-        run = self._device._run
-        return run.ready.is_set() and not run.makes_relay and not run.has_relay.is_set()
-
-    def heed_signals(self) -> None:
-        """Be told of signals at once where they might meet no Python for a long time."""
-        if self._goes_its_own_way() and threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(self._noted.fileno(), warn_on_full_buffer=False)
-
-    def was_signalled(self) -> bool:
-        """Tell whether it was a signal that should end the device."""
-        return not ENDING.isdisjoint(self.signals.recv(4096))
-
-    def insist(self) -> None:
-        """Interrupt what a subclass runs, until it notices: it may just be about to wait."""
-        main = threading.main_thread().ident
-        while self._goes_its_own_way() and not self._interrupted and main is not None:
-            signal.pthread_kill(main, signal.SIGTERM)
-            self._device._run.ended.wait(LOOK)
-
-
-def _child(device: ProcessDevice, link: Connection, parent: int) -> None:
-    """Run a device in its own process."""
-    _tell(link, "begun")
-    is_fork = _ends.pop(link, None) is not None
-    if is_fork:
-        sockopts = itertools.chain(*(plan.sockopts for plan in device._plans.values()))
-        given = [value for option, value in sockopts if option == zmq.USE_FD]
-        held = [held.fileno() for held in device._held.values()]
-        _forget_listeners({link.fileno(), *held, *given})
-    device._never_started()
-    device.launcher = multiprocessing.current_process()
-    device._begin()
-    run = device._run
-    run.has_process = True
-    if is_fork and not isinstance(device.context_factory, type):
-        # pyzmq does not tell which process has made a context.
-        contexts = (thing for thing in gc.get_objects() if issubclass(type(thing), zmq.Context))
-        run.of_parent.update(contexts)
-
-    def log(level: int, *message: Any) -> None:
-        """Leave it to the parent, whose log is set up, and who knows all but this."""
-        if level == logging.WARNING:
-            _tell(link, "log", level, *message)
-
-    run.log = log
-    ending = Ending(device)
-
-    def on_ready() -> None:
-        ending.heed_signals()
-        _tell(link, "ready", run.bound, run.settled.is_set())
-
-    run.on_ready = on_ready
-    run.on_settled = lambda: _tell(link, "settled")
-    threading.Thread(
-        target=_obey, args=(device, ending, link, parent), name="zdev-parent", daemon=True
-    ).start()
-    with contextlib.suppress(BaseException):  # it is in device.exception
-        device._launch()
-    error = None if isinstance(device.exception, Stopped) else device.exception
-    _tell(link, "end", _to_parent(error), device._last)
-    sys.exit(0 if error is None else 1)
-
-
-def _forget_listeners(kept: set[int]) -> None:
-    """Let the parent's listening sockets go, lest their ports stay taken when it closes them.
-
-    These are libzmq's, and the ports that devices hold. On what else the parent listens, the child
-    has too, as after any fork. Where libzmq's cannot be told apart, as they can on Linux, all go
-    but those given to the device by ZMQ_USE_FD.
-
-    A null device takes their places: descriptors do not change their meaning under their owners.
-    """
-    with contextlib.suppress(OSError):
-        default, null = socket.getdefaulttimeout(), os.open(os.devnull, os.O_RDWR)
-        try:
-            inherited = {int(name) for name in os.listdir("/dev/fd")}
-            polled, bound = _polled_by_libzmq(inherited), _bound_by_parent()
-            held = {held.fileno() for held in held_ports}
-            for fd in inherited - kept:
-                with contextlib.suppress(OSError):
-                    name = _listens_at(fd)
-                    if name is None:
-                        continue
-                    if polled is None or fd in polled or fd in held or name in bound:
-                        os.dup2(null, fd)
-        finally:
-            socket.setdefaulttimeout(default)
-            os.close(null)
-
-
-def _listens_at(fd: int) -> int | str | None:
-    """Return the port or the path at which a socket listens, if it is one and does."""
-    # To look at a socket must not change it, since the parent has it too. A new object makes it
-    # block or not as the default is; on PyPy always, on CPython if there is a timeout.
-    socket.setdefaulttimeout(None if os.get_blocking(fd) else 0.0)
-    looked_at = socket.socket(fileno=fd)
-    try:
-        if not looked_at.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return None
-        name = looked_at.getsockname()
-    finally:
-        looked_at.detach()
-    return int(name[1]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@", 1)
-
-
-def _bound_by_parent() -> set[int | str]:
-    """Return the ports and paths of the devices that ran; libzmq may not have polled them yet."""
-    names: set[int | str] = set()
-    for run, *_ in _of_parents:
-        for address in itertools.chain(*run.endpoints().values()):
-            if address.startswith("tcp:"):
-                names.add(int(address.rpartition(":")[2]))
-            elif address.startswith("ipc://"):
-                names.add(address[len("ipc://") :])
-    return names
-
-
-_POLLED = re.compile(r"^tfd: *(\d+) .*? data: *([0-9a-f]+)(?:.* ino:([0-9a-f]+))?", re.MULTILINE)
-
-
-def _polled_by_libzmq(inherited: set[int]) -> set[int] | None:
-    """Return the descriptors that the parent's libzmq polls; None where that is not to be learnt.
-
-    With a descriptor libzmq registers a pointer at epoll_ctl(2), others the descriptor itself.
-    """
-    if not os.path.isdir("/proc/self/fdinfo"):
-        return None
-    polls, polled = [], set()
-    for fd in inherited:
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]":
-                with open(f"/proc/self/fdinfo/{fd}") as info:
-                    polls.append(_POLLED.findall(info.read()))
-    for target, data, inode in itertools.chain(*polls):
-        with contextlib.suppress(OSError):
-            same = not inode or os.fstat(int(target)).st_ino == int(inode, 16)
-            if same and int(data, 16) & 0xFFFFFFFF != int(target):
-                polled.add(int(target))
-    return polled if any(polls) or not polls else None
-
-
-def _tell(link: Connection, *message: Any) -> None:
-    """Tell the parent, which may be gone."""
-    with contextlib.suppress(OSError, ValueError):
-        link.send(message)
-
-
-def _obey(device: ProcessDevice, ending: Ending, link: Connection, parent: int) -> None:
-    """Do what the parent asks, until it ends; then end too. Runs in a thread of the child."""
-    ends: list[Any] = [link, ending.signals]
-    # Where a process can be waited for, its end is seen even if another process holds our link.
-    with contextlib.suppress(AttributeError, OSError):
-        ends.append(os.pidfd_open(parent))
-    while True:
-        ready = wait(ends)
-        if ending.signals in ready:
-            if ending.was_signalled():
-                ending.insist()
-            continue
-        if link not in ready:
-            break
-        try:
-            number, verb, args = link.recv()
-        except (EOFError, OSError):
-            break
-        try:
-            outcome = True, device._perform(verb, *args)
-        except Exception as error:
-            outcome = False, _to_parent(error)
-        _tell(link, "reply", number, outcome, device._run.bound)
-        if verb == "stop":
-            ending.insist()
-    with contextlib.suppress(Exception):
-        device._perform("stop", None)
-    # Nothing may hold an orphan up: neither what a subclass runs nor what is still to be sent.
-    threading.Event().wait(PATIENCE / 4)
-    os._exit(1)

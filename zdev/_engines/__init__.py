@@ -1,21 +1,28 @@
 """The engines, and the choice among them.
 
-An engine makes relay loops. The first of `NAMES` that can be had is chosen once, at import;
-``ZDEV_ENGINE=name`` forces one.
+An engine makes relay loops. The first of `NAMES` that can be had is chosen once, when the first is
+wanted; ``ZDEV_ENGINE=name`` forces one.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
-import sys
-from pathlib import PurePath
+import warnings
 
 from zdev import _libzmq
-from zdev._contract import Engine, Loop, Settings
+from zdev._contract import Engine
+from zdev._threads import RLock
 
-__all__ = ["NAMES", "VARIABLE", "EngineUnavailableError", "choose", "current", "load", "problem"]
+__all__ = [
+    "NAMES",
+    "VARIABLE",
+    "EngineUnavailableError",
+    "choose",
+    "current",
+    "load",
+    "warn_if_missing",
+]
 
 # Best first. ctypes comes behind cffi's ABI mode on PyPy, where its calls are slow.
 if platform.python_implementation() == "PyPy":
@@ -30,17 +37,55 @@ class EngineUnavailableError(ImportError):
     """An engine cannot be had here; the message says why and what to do."""
 
 
-@functools.cache
+_loaded: dict[str, Engine] = {}
+
+_chosen: Engine | None = None  # tests choose another
+
+# An engine is imported when it is chosen. A process that another thread forks in the middle of that
+# would inherit the lock of a module whose import nobody ends, and wait for it for ever. So forks
+# wait for the choice: test_a_fork_waits_until_the_engine_is_chosen. Reentrant, since an import may
+# start a process, too.
+_choosing = RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_choosing.acquire,
+        after_in_parent=_choosing.release,
+        after_in_child=_choosing.release,
+    )
+
+
+def current() -> Engine:
+    """Return the engine that new relays use; the first call chooses it.
+
+    Raises
+    ------
+    EngineUnavailableError
+        If there is none: ``ZDEV_ENGINE`` names one that cannot be had here.
+    """
+    global _chosen  # noqa: PLW0603 - it is the process's, as libzmq is
+    if _chosen is None:
+        with _choosing:
+            if _chosen is None:
+                _chosen = choose(os.environ.get(VARIABLE))
+    return _chosen
+
+
 def load(name: str) -> Engine:
-    """Return the engine of that name.
+    """Return the engine of that name, always the same one.
 
     Raises
     ------
     EngineUnavailableError
         If it cannot be had here.
     """
-    if name not in NAMES:
-        raise EngineUnavailableError(f"there is no engine {name!r}")
+    if name not in _loaded:
+        with _choosing:
+            _loaded.setdefault(name, _load(name))
+    return _loaded[name]
+
+
+def _load(name: str) -> Engine:
     try:
         if name == "pyzmq":
             from .via_pyzmq import PyzmqEngine
@@ -55,9 +100,11 @@ def load(name: str) -> Engine:
             from .via_ctypes import CtypesEngine
 
             return CtypesEngine(addresses)
-        from .via_cffi import CffiEngine
+        if name == "cffi-abi":
+            from .via_cffi import CffiEngine
 
-        return CffiEngine(addresses)
+            return CffiEngine(addresses)
+        raise EngineUnavailableError(f"there is no engine {name!r}")
     except ImportError as error:
         raise EngineUnavailableError(_reason(error)) from error
 
@@ -98,33 +145,12 @@ def choose(forced: str | None) -> Engine:
     return load(NAMES[-1])
 
 
-class _NoEngine:
-    """Stands for an engine that cannot be had: whoever wants to relay is told."""
-
-    name = "none"
-
-    def loop(self, settings: Settings) -> Loop:  # noqa: ARG002 - as the contract has it
-        raise EngineUnavailableError(str(problem))
-
-
-def _for_command_line() -> bool:
-    """Tell whether zdev is imported by ``python -m zdev`` or ``zdev``.
-
-    ``sys.argv[0]`` is "-m" as long as Python looks for the module. It may look for another, whose
-    package imports zdev; that one is told a little later, by its first relay.
-    """
-    return any(PurePath(name).stem in ("-m", "zdev") for name in sys.argv[:1])
-
-
-current: Engine
-"""The engine that new relays use."""
-
-problem: EngineUnavailableError | None = None
-"""Why there is none, where the command line is to say so."""
-
-try:
-    current = choose(os.environ.get(VARIABLE))
-except EngineUnavailableError as error:
-    if not _for_command_line():
-        raise
-    current, problem = _NoEngine(), error
+def warn_if_missing() -> None:
+    """Warn where the forced engine cannot be had: at the import, so that it is seen early."""
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        try:
+            choose(forced)
+        except EngineUnavailableError as error:
+            # On behalf of whoever imports zdev.
+            warnings.warn(str(error), RuntimeWarning, stacklevel=3)

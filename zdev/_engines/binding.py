@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import select
+import time
 from typing import Any, Protocol
 
 from zdev._contract import End
+from zdev._threads import POLLIN, poll, select
 
-__all__ = ["Binding", "Handle", "Message", "system_poll"]
+__all__ = ["Binding", "Handle", "Message", "system_clock", "system_poll"]
 
 # A handle to a message or a socket; what it is, only its binding knows.
 Message = Any
@@ -56,13 +57,21 @@ class Binding(Protocol):
     def poll(self, fds: list[int], timeout: int) -> list[int] | None:
         """poll(2) for POLLIN: those that are readable; None when a signal interrupted it."""
 
+    def clock(self) -> int:
+        """Milliseconds, from 1 up, of a clock that never goes back."""
+
+
+def system_clock() -> int:
+    """Return the milliseconds of a clock that never goes back."""
+    return time.monotonic_ns() // 1_000_000 + 1
+
 
 def system_poll(fds: list[int], timeout: int) -> list[int]:
     """poll(2) for POLLIN through the standard library, or select(2) where there is no poll."""
-    if hasattr(select, "poll"):
-        poller = select.poll()
+    if poll is not None:
+        poller = poll()
         for fd in fds:
-            poller.register(fd, select.POLLIN)
+            poller.register(fd, POLLIN)
         return [fd for fd, _ in poller.poll(timeout)]
-    ready, _, _ = select.select(fds, [], [], None if timeout < 0 else timeout / 1000)
-    return ready
+    ready, _, _ = select(fds, [], [], None if timeout < 0 else timeout / 1000)
+    return list(ready)

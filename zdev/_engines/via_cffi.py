@@ -12,7 +12,7 @@ import cffi
 
 from zdev._contract import End, Settings
 
-from .binding import system_poll
+from .binding import system_clock, system_poll
 from .loop import PythonLoop
 
 __all__ = ["CffiEngine"]
@@ -47,6 +47,7 @@ class CffiEngine:
         self.more = bind("msg_more", "int (*) (const void *)")
         self.copy = bind("msg_copy", "int (*) (void *, void *)")
         self.poll = system_poll
+        self.clock = system_clock
         self._init = bind("msg_init", "int (*) (void *)")
         self._init_size = bind("msg_init_size", "int (*) (void *, size_t)")
         self._close = bind("msg_close", "int (*) (void *)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from zdev._contract import End, Settings
 
-from .binding import system_poll
+from .binding import system_clock, system_poll
 from .loop import PythonLoop
 
 __all__ = ["CtypesEngine"]
@@ -69,10 +69,11 @@ class CtypesEngine:
         self._close = bind(dropping, "msg_close", number, pointer)
         self._getsockopt = bind(dropping, "getsockopt", number, pointer, number, pointer, pointer)
 
+        self.clock = system_clock
         self.errno = bind(keeping_errno, "get_errno", number)
         self.more = bind(keeping, "msg_more", number, pointer)
         self.copy = bind(keeping, "msg_copy", number, pointer, pointer)
-        self._look = getattr(keeping, "poll", None)
+        self._poll_now = getattr(keeping, "poll", None)
         self._init = bind(keeping, "msg_init", number, pointer)
         self._init_size = bind(keeping, "msg_init_size", number, pointer, size)
         self._data = bind(keeping, "msg_data", pointer)
@@ -91,10 +92,10 @@ class CtypesEngine:
         A thread that waits for the GIL asks for it after some time in which nobody dropped it. A
         busy loop that dropped it for an instant at each look would put that off for ever.
         """
-        if timeout != 0 or self._look is None:
+        if timeout != 0 or self._poll_now is None:
             return system_poll(fds, timeout)
         items = (PollItem * len(fds))(*(PollItem(fd, POLLIN, 0) for fd in fds))
-        if self._look(items, ctypes.c_ulong(len(fds)), 0) < 0:
+        if self._poll_now(items, ctypes.c_ulong(len(fds)), 0) < 0:
             return None
         return [item.fd for item in items if item.revents]
 

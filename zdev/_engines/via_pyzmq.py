@@ -8,7 +8,7 @@ import zmq
 
 from zdev._contract import End, Settings
 
-from .binding import system_poll
+from .binding import system_clock, system_poll
 from .loop import PythonLoop
 
 __all__ = ["PyzmqEngine"]
@@ -34,6 +34,7 @@ class PyzmqEngine:
     def __init__(self) -> None:
         self._failure = threading.local()
         self.poll = system_poll
+        self.clock = system_clock
 
     def loop(self, settings: Settings) -> PythonLoop:
         """Make the loop of a relay."""

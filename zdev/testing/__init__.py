@@ -1,8 +1,8 @@
 """Fuzz your own broker: traffic, a model of what a device does with it, and a harness.
 
 `DeviceHarness` runs a device and compares what comes out of it with `model`; the strategies draw
-traffic for it, and `ScriptedLibzmq` makes libzmq's calls fail for zdev's own loops. With pytest,
-the fixtures ``zdev_harness`` and ``zdev_context`` are there without an import.
+traffic for it. With pytest, the fixtures ``zdev_harness`` and ``zdev_context`` are there without an
+import.
 
 It needs Hypothesis: ``pip install 'zmq-devices[testing]'``.
 """
@@ -20,11 +20,9 @@ from zdev.testing import model
 from zdev.testing.harness import DeviceHarness
 from zdev.testing.inbox import DeviceError, Inbox
 from zdev.testing.leaks import TrackedContext, no_leaks
-from zdev.testing.scripted import ScriptedLibzmq
 from zdev.testing.strategies import (
     Send,
     Traffic,
-    faults,
     identities,
     messages,
     prefixes,
@@ -36,11 +34,9 @@ __all__ = [
     "DeviceError",
     "DeviceHarness",
     "Inbox",
-    "ScriptedLibzmq",
     "Send",
     "TrackedContext",
     "Traffic",
-    "faults",
     "identities",
     "messages",
     "model",

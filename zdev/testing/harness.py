@@ -11,12 +11,13 @@ import itertools
 import pkgutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Callable, NoReturn
 
 import zmq
 
+from zdev._times import check_seconds
 from zdev.testing.inbox import Frames, Inbox, fail
 from zdev.testing.leaks import TrackedContext, end_context, no_leaks
 from zdev.testing.model import Device, Fate, Type, ordered
@@ -129,13 +130,20 @@ class DeviceHarness:
             device = pkgutil.resolve_name(device if "." in device else f"zdev.{device}")
         self._device: Any = device
         self._kind = kind_of(device)
+        if not isinstance(traffic, Traffic):
+            raise TypeError(f"traffic must be a Traffic, not {type(traffic).__name__}")
         monitored = self._kind == "monitored"
         if prefixes is None:
             prefixes = (b"in", b"out") if monitored else (None, None)
+        hwms = tuple(hwms) if isinstance(hwms, Iterable) else ()
+        if not hwms or not all(isinstance(hwm, int) and hwm >= 0 for hwm in hwms):
+            raise ValueError("hwms must be a sequence of high-water marks, whole numbers from 0 on")
+        timeout = check_seconds(timeout, "timeout", "a number of seconds")
         if swap is None:
             swap = monitored or self._kind == "relay"
         self.traffic = traffic
         self.timeout = timeout
+        self._thread: _Thread | None = None
         self._prefixes = prefixes
         self._mandatory = mandatory
         self._capture = capture and self._kind != "bare"
@@ -149,7 +157,9 @@ class DeviceHarness:
         self._hwms = itertools.cycle(hwms if limits else [0])
         self._capture_gaps = capture_gaps
         self._swap = swap and frontend == backend == Type.ROUTER
-        first, second = map(as_bytes, prefixes)
+        if not isinstance(prefixes, (tuple, list)) or len(prefixes) != 2:
+            raise TypeError(f"prefixes must be a pair, not {prefixes!r}")
+        first, second = as_bytes(prefixes[0]), as_bytes(prefixes[1])
         self.model = Device(
             frontend,
             backend,
@@ -169,9 +179,14 @@ class DeviceHarness:
 
     def __enter__(self) -> DeviceHarness:
         self.context = TrackedContext()
+        # The same context as a second object, whose sockets `context.destroy()` does not close: a
+        # device that calls that closed the peers' sockets in its thread while this one polled
+        # them, and libzmq crashed.
+        self._peers_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(shadow=self.context)
+        self._peers_context.setsockopt(zmq.LINGER, 0)
         self._peers: list[_Peer] = []
         self._monitors: list[_Peer] = []
-        self._thread: _Thread | None = None
+        self._thread = None
         self._subscribed = False
         try:
             options = {role: self._options(kind) for role, kind in self._types.items()}
@@ -205,7 +220,7 @@ class DeviceHarness:
 
     def _peer(self, name: str, identity: bytes, kind: Type, role: str, gaps: bool = False) -> _Peer:
         """Make a peer, which connects before the device binds: so it is heard of from the start."""
-        socket = self.context.socket(kind)
+        socket = self._peers_context.socket(kind)
         for option, value in self._options(kind):
             socket.setsockopt(option, value)
         if kind == Type.DEALER:
@@ -313,6 +328,8 @@ class DeviceHarness:
     def check(self) -> None:
         """Send the traffic; raise `DeviceError` at the first message that is not the model's."""
         __tracebackhide__ = True
+        if self._thread is None:
+            raise RuntimeError("nothing runs yet: with DeviceHarness(...) as harness: ...")
         if not self._subscribed:
             self._subscribe()
         by_name = {peer.name: peer for peer in self._peers}
@@ -348,7 +365,7 @@ class DeviceHarness:
     def _plan(self, sender: _Peer, frames: Frames) -> None:
         """Tell the model of a message, and those who are to get it."""
         forth = sender.is_client
-        way = self.model.in_out if forth else self.model.out_in
+        way = self.model.there if forth else self.model.back
         source = self._types["in"] if forth else self._types.get("out")
         receivers = [p for p in self._peers if p.is_client != forth or self.traffic.single]
         arriving = [sender.identity, *frames] if source == Type.ROUTER else frames
@@ -384,7 +401,7 @@ class DeviceHarness:
         """Send the last messages of one peer, and give them a moment to arrive."""
         __tracebackhide__ = True
         closing = b"the end of %s" % sender.name.encode()
-        way = self.model.in_out if sender.is_client else self.model.out_in
+        way = self.model.there if sender.is_client else self.model.back
         if way.destination == Type.ROUTER:
             others = [p for p in self._peers if p.is_client != sender.is_client]
             for peer in self._peers if self.traffic.single else others:
@@ -439,6 +456,8 @@ SENDERS = {int(Type.PUSH), int(Type.PUB)}
 
 def as_bytes(prefix: bytes | str | None) -> bytes | None:
     """Return a prefix as it is sent."""
+    if not isinstance(prefix, (bytes, str, type(None))):
+        raise TypeError(f"prefixes must be bytes, str or None, not {type(prefix).__name__}")
     return prefix.encode() if isinstance(prefix, str) else prefix
 
 
@@ -454,7 +473,8 @@ def kind_of(device: Any) -> str:
     }
     if any("process" in name for name in names):
         raise ValueError(f"{device} runs in a process, which inproc does not reach")
-    if isinstance(device, type) and not names:
+    is_class = isinstance(device, type) and "relay" not in names
+    if is_class and not (names and hasattr(device, "_setup_sockets")):
         raise TypeError(f"{device} is neither a class of devices nor a function")
     if any("monitoredqueue" in name for name in names):
         return "monitored"

@@ -14,6 +14,8 @@ from typing import Any
 import zmq
 from zmq.utils import garbage
 
+from zdev._times import check_seconds
+
 __all__ = ["LeakError", "TrackedContext", "no_leaks", "tracked_context"]
 
 
@@ -87,6 +89,7 @@ def no_leaks(patience: float = 5.0) -> Iterator[None]:
     patience : float
         Seconds within which what is just ending must have ended.
     """
+    patience = check_seconds(patience, "patience", "a number of seconds")
     _warm_up()
     zero_copy = garbage.gc.is_alive()
     threads, descriptors = set(threading.enumerate()), _descriptors()

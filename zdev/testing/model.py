@@ -1,8 +1,8 @@
 """What a device does, said without a socket: what tests compare a real device with.
 
-Written from the design and from libzmq's manual pages, not from the loops; it imports neither zmq
-nor zdev. A `Device` holds the messages that wait at its sources, that it has parked, that it has
-sent on and that its capture socket got, and counts them as `zdev.Statistics` does.
+Written from libzmq's manual pages and from what README promises, not from the loops; it imports
+neither zmq nor zdev. A `Device` holds the messages that wait at its sources, that it has parked,
+that it has sent on and that its capture socket got, and counts them as `zdev.Statistics` does.
 
 How much moves when is the loop's affair, so a test says so: step by step (`take`, `accept`, ...)
 where it can see it, or with `flow`, where everything that can move has moved.
@@ -39,7 +39,7 @@ class Type(enum.IntEnum):
 CANNOT_SEND = {Type.SUB, Type.PULL}
 CANNOT_RECEIVE = {Type.PUB, Type.PUSH}
 
-MAX_SUBSCRIPTION = 1024  # bytes of a topic that do not harm an XSUB
+MAX_SUBSCRIPTION = 2048  # bytes of a topic that do not harm an XSUB
 SUBSCRIPTIONS = (b"\0", b"\1", b"\6CANCEL", b"\11SUBSCRIBE")
 
 
@@ -49,6 +49,7 @@ class Fate(enum.Enum):
     SENT = "messages_sent"
     DROPPED = "dropped"
     UNROUTABLE = "unroutable"
+    OVERFLOWED = "overflowed"
 
 
 def ordered(frames: Frames, swap: bool) -> list[bytes]:
@@ -56,12 +57,19 @@ def ordered(frames: Frames, swap: bool) -> list[bytes]:
     return [frames[1], frames[0], *frames[2:]] if swap else list(frames)
 
 
-def harmful(frame: bytes) -> bool:
-    """Say whether an XSUB would take the frame for a subscription to too long a topic."""
-    return len(frame) > 1 + MAX_SUBSCRIPTION and frame.startswith(SUBSCRIPTIONS)
+def harmful(frames: Frames, only_first: bool) -> bool:
+    """Say whether an XSUB would take one of these frames for a subscription to too long a topic.
+
+    With ZMQ_ONLY_FIRST_SUBSCRIBE, frames behind a first one that subscribes to nothing do not.
+    """
+    if only_first and not frames[0].startswith(SUBSCRIPTIONS):
+        return False
+    return any(
+        len(frame) > 1 + MAX_SUBSCRIPTION and frame.startswith(SUBSCRIPTIONS) for frame in frames
+    )
 
 
-def fate(frames: Frames, destination: Type, swap: bool) -> Fate:
+def fate(frames: Frames, destination: Type, swap: bool, only_first: bool = False) -> Fate:
     """Say what becomes of a message whose destination takes all that its type can."""
     if destination in CANNOT_SEND:
         return Fate.DROPPED
@@ -72,7 +80,7 @@ def fate(frames: Frames, destination: Type, swap: bool) -> Fate:
         return Fate.UNROUTABLE
     if destination == Type.STREAM and not (address and len(body) == 1):
         return Fate.UNROUTABLE
-    if destination == Type.XSUB and any(map(harmful, frames)):
+    if destination == Type.XSUB and harmful(ordered(frames, swap), only_first):
         return Fate.DROPPED
     return Fate.SENT
 
@@ -124,6 +132,8 @@ class Direction:
         *,
         prefix: bytes | None = None,
         swap: bool = False,
+        drop: bool = False,
+        only_first: bool = False,
         capture: Peers | None = None,
         capture_drop: bool = False,
     ) -> None:
@@ -135,6 +145,8 @@ class Direction:
         self.peers = Peers()
         self.prefix = prefix
         self.swap = swap
+        self.drop = drop  # what full peers do not take
+        self.only_first = only_first  # ZMQ_ONLY_FIRST_SUBSCRIBE
         self.capture = capture
         self.capture_drop = capture_drop
         self.source: deque[Message] = deque()  # sent to the device, not yet taken
@@ -145,7 +157,7 @@ class Direction:
         self.copies_dropped = 0
         self.messages_received = self.frames_received = self.bytes_received = 0
         self.messages_sent = self.frames_sent = self.bytes_sent = 0
-        self.dropped = self.unroutable = 0
+        self.dropped = self.unroutable = self.overflowed = 0
 
     def arrive(self, frames: Frames, fate: Fate | None = None, captured: bool = True) -> None:
         """Let a peer send the device a message."""
@@ -164,7 +176,7 @@ class Direction:
         self.frames_received += len(message.frames)
         self.bytes_received += sum(map(len, message.frames))
         self.parked = message
-        sure = message.fate or fate(message.frames, self.destination, self.swap)
+        sure = message.fate or fate(message.frames, self.destination, self.swap, self.only_first)
         if sure is not Fate.SENT:
             self.lose(sure)
 
@@ -215,9 +227,12 @@ class Direction:
                     return
                 self.copied()
             elif self.parked:
-                if self.peers.full:
+                if not self.peers.full:
+                    self.accept()
+                elif self.drop:
+                    self.lose(Fate.OVERFLOWED)
+                else:
                     return
-                self.accept()
             elif self.source and self.possible:
                 if self.source_turns and self.source_turns.asked:
                     return
@@ -236,6 +251,7 @@ class Direction:
             self.bytes_sent,
             self.dropped,
             self.unroutable,
+            self.overflowed,
             int(self.parked is not None),
         )
 
@@ -253,16 +269,24 @@ class Device:
         in_prefix: bytes | None = None,
         out_prefix: bytes | None = None,
         swap: bool = False,
+        in_drop: bool = False,
+        out_drop: bool = False,
+        only_first: bool = False,
         single: bool = False,  # one socket as both ends
     ) -> None:
         self.capture = Peers() if capture else None
-        both: Any = {"swap": swap, "capture": self.capture, "capture_drop": capture_drop}
-        self.in_out = Direction(frontend, backend, prefix=in_prefix, **both)
-        self.out_in = Direction(backend, frontend, prefix=out_prefix, **both)
-        self.out_in.possible &= not single
-        for way, back in ((self.in_out, self.out_in), (self.out_in, self.in_out)):
+        both: Any = {
+            "swap": swap,
+            "only_first": only_first,
+            "capture": self.capture,
+            "capture_drop": capture_drop,
+        }
+        self.there = Direction(frontend, backend, prefix=in_prefix, drop=in_drop, **both)
+        self.back = Direction(backend, frontend, prefix=out_prefix, drop=out_drop, **both)
+        self.back.possible &= not single
+        for way, back in ((self.there, self.back), (self.back, self.there)):
             way.way_back = way if single else back
-        for kind, way in ((frontend, self.in_out), (backend, self.out_in)):
+        for kind, way in ((frontend, self.there), (backend, self.back)):
             if kind == Type.REP:
                 way.source_turns = way.way_back.destination_turns = Turns()
         self.paused = False
@@ -271,18 +295,18 @@ class Device:
     def flow(self) -> None:
         """Let everything move that can, one direction after the other."""
         if not (self.paused or self.terminated):
-            self.in_out.flow()
-            self.out_in.flow()
+            self.there.flow()
+            self.back.flow()
 
     def statistics(self) -> tuple[Any, ...]:
         """Return what zdev.Statistics says."""
-        ways = (self.in_out, self.out_in)
+        ways = (self.there, self.back)
         capture = (
             sum(len(way.captured) for way in ways),
             sum(way.copies_dropped for way in ways),
             sum(way.copy is not None for way in ways),
         )
-        return (self.in_out.statistics(), self.out_in.statistics(), capture)
+        return (self.there.statistics(), self.back.statistics(), capture)
 
     def command(self, control: Type, message: Frames) -> list[bytes] | None:
         """Obey what the control socket received, and return the answer, if there is one.
@@ -310,7 +334,7 @@ class Device:
 
     def eight_counts(self) -> list[bytes]:
         """Return STATISTICS: received and sent by the frontend, then by the backend."""
-        there, back = self.in_out, self.out_in
+        there, back = self.there, self.back
         return [
             struct.pack("=Q", count)
             for count in (

@@ -1,18 +1,17 @@
-"""What Hypothesis draws: messages whose sizes matter, peers' traffic, prefixes, faults.
+"""What Hypothesis draws: messages whose sizes matter, peers' traffic, prefixes.
 
 Everything shrinks towards little: few messages, of few and short frames, from the first peer.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
-import zmq
 
+from zdev._names import Named, socket_type
 from zdev.testing.model import Type
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Send",
     "Traffic",
     "content",
-    "faults",
     "identities",
     "messages",
     "prefixes",
@@ -99,11 +97,16 @@ class Traffic:
     frontend, backend : int
         The socket types of the device: a key of `PAIRS`.
     sends : sequence of Send
-        Who sends what.
+        Who sends what: one frame or more, each of them bytes.
     clients, workers : sequence of bytes
         Their routing ids; by default ``c0``, ``c1``, ``w0``...
     single : bool
         Whether one socket is both ends; its peers are the clients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what no peer of such a device could send.
     """
 
     frontend: int
@@ -114,7 +117,9 @@ class Traffic:
     single: bool = False
 
     def __post_init__(self) -> None:
-        ends = (Type(self.frontend), Type(self.backend))
+        ends = (_type(self.frontend, "frontend"), _type(self.backend, "backend"))
+        for end, kind in zip(("frontend", "backend"), ends):
+            object.__setattr__(self, end, kind)
         if ends not in PAIRS:
             known = ", ".join("-".join(end.name for end in pair) for pair in PAIRS)
             raise ValueError(f"no traffic for {ends[0].name}-{ends[1].name}, but for {known}")
@@ -125,6 +130,36 @@ class Traffic:
             object.__setattr__(self, field, given)
             if len(given) != len(names):
                 raise ValueError(f"{field}: {len(names)} are wanted, not {len(given)}")
+            if not all(isinstance(each, bytes) and each for each in given):
+                raise TypeError(f"{field} must be routing ids, bytes that are not empty: {given!r}")
+        if len({*self.clients, *self.workers}) < len(self.clients) + len(self.workers):
+            raise ValueError("clients and workers: each must have a routing id of its own")
+        self._check_sends()
+
+    def _check_sends(self) -> None:
+        if isinstance(self.sends, (str, bytes)) or not isinstance(self.sends, Iterable):
+            kind = type(self.sends).__name__
+            raise TypeError(f"sends must be a sequence of Send, not {kind}")
+        senders = self.senders
+        for number, send in enumerate(self.sends):
+            if not isinstance(send, tuple) or len(send) != 2:
+                raise TypeError(f"sends[{number}] must be a Send, not {send!r}")
+            sender, frames = send
+            if sender not in senders:
+                known = ", ".join(map(repr, senders))
+                raise ValueError(f"sends[{number}]: {sender!r} sends nothing; these do: {known}")
+            if isinstance(frames, (str, bytes)) or not isinstance(frames, Sequence) or not frames:
+                raise TypeError(f"sends[{number}]: a message is a list of frames, not {frames!r}")
+            for frame in frames:
+                if not isinstance(frame, bytes):
+                    raise TypeError(f"sends[{number}]: a frame must be bytes, not {frame!r}")
+
+    @property
+    def senders(self) -> list[str]:
+        """Names of those who may send, as `Send` has them."""
+        workers = self.workers if self.pair.upstream else ()
+        names = {"c": self.clients, "w": workers}
+        return [f"{letter}{n}" for letter, ids in names.items() for n in range(len(ids))]
 
     @property
     def pair(self) -> Pair:
@@ -144,6 +179,25 @@ class Traffic:
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """Let Hypothesis show it so, too, and not as the dataclass that it is."""
         printer.text(repr(self))
+
+
+def _type(given: Named, name: str) -> Type:
+    """Return a socket type that is given by number or name."""
+    number = socket_type(given, name)
+    try:
+        return Type(number)
+    except ValueError:
+        raise ValueError(f"{name} {number} is no socket type") from None
+
+
+def _check_range(least: int, **numbers: Any) -> None:
+    """Raise if these are not numbers from so much on, in this order."""
+    for name, number in numbers.items():
+        if not isinstance(number, int):
+            raise TypeError(f"{name} must be an int, not {type(number).__name__}")
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, not {number}")
+        least = number
 
 
 def default_names(
@@ -172,6 +226,7 @@ def content(number: int, sizes: Sequence[int]) -> list[bytes]:
 
 def messages(min_frames: int = 1, max_frames: int = 4) -> st.SearchStrategy[list[bytes]]:
     """Draw a message: a list of frames, of 0, 1, 29, 30, 33, 255, 256 bytes... up to 1 MiB."""
+    _check_range(1, min_frames=min_frames, max_frames=max_frames)
     return sizes(min_frames, max_frames).map(lambda drawn: content(0, drawn))
 
 
@@ -199,27 +254,6 @@ def socket_pairs() -> st.SearchStrategy[tuple[Type, Type]]:
     return st.sampled_from([*PAIRS])
 
 
-def faults(
-    max_faults: int = 8, calls: int = 80, errors: Sequence[int] = ()
-) -> st.SearchStrategy[dict[int, int]]:
-    """Draw which calls of libzmq fail, and with which error number: for `ScriptedLibzmq.faults`.
-
-    Parameters
-    ----------
-    max_faults : int
-        How many calls fail at the most.
-    calls : int
-        The last call that may fail.
-    errors : sequence of int
-        The error numbers; by default those after which a relay that has been made goes on. To
-        make one with a prefix raises MemoryError where memory is short.
-    """
-    usual = [errno.EINTR, errno.EAGAIN, int(zmq.EFSM), errno.EHOSTUNREACH, errno.ENOMEM]
-    return st.dictionaries(
-        st.integers(0, calls), st.sampled_from([*errors] or usual), max_size=max_faults
-    )
-
-
 @st.composite
 def _traffic(draw: Any, ends: Any, max_messages: int, single: bool, strange: bool) -> Traffic:
     frontend, backend = draw(ends)
@@ -228,9 +262,7 @@ def _traffic(draw: Any, ends: Any, max_messages: int, single: bool, strange: boo
     drawn = st.lists(identities(), min_size=many, max_size=many, unique=True)
     names = draw(st.just(clients + workers) | drawn.map(tuple))
     clients, workers = names[: len(clients)], names[len(clients) :]
-    labels = [f"c{number}" for number in range(len(clients))]
-    if PAIRS[frontend, backend].upstream:
-        labels += [f"w{number}" for number in range(len(workers))]
+    labels = Traffic(frontend, backend, (), clients, workers, single).senders
     sends = []
     message = st.tuples(st.sampled_from(labels), st.integers(0, 3), sizes(0))
     for number, (sender, to, frame_sizes) in enumerate(
@@ -247,8 +279,8 @@ def _traffic(draw: Any, ends: Any, max_messages: int, single: bool, strange: boo
 
 
 def traffic(
-    frontend: int | None = None,
-    backend: int | None = None,
+    frontend: Named | None = None,
+    backend: Named | None = None,
     *,
     max_messages: int = 24,
     single: bool = False,
@@ -258,7 +290,7 @@ def traffic(
 
     Parameters
     ----------
-    frontend, backend : int, optional
+    frontend, backend : int or str, optional
         The types of the device's sockets; without them, any `socket_pairs`.
     max_messages : int
         How many messages there are at the most.
@@ -269,8 +301,12 @@ def traffic(
     """
     if (frontend is None) != (backend is None):
         raise TypeError("give both frontend and backend, or neither")
+    _check_range(0, max_messages=max_messages)
+    if single and frontend is None:
+        frontend = backend = Type.ROUTER
     ends = socket_pairs()
     if frontend is not None and backend is not None:
-        known = Traffic(frontend, backend, (), single=single)  # or it raises
-        ends = st.just((Type(known.frontend), Type(known.backend)))
+        kinds = _type(frontend, "frontend"), _type(backend, "backend")
+        Traffic(*kinds, (), single=single)  # or it raises
+        ends = st.just(kinds)
     return _traffic(ends, max_messages, single, strange)
