@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nox
@@ -160,7 +160,17 @@ FAILED = 1  # pytest's exit status where tests did; tests/conftest.py has anothe
 
 
 def run_suite(session: nox.Session, *arguments: str, **environment: str) -> None:
-    """Run the tests, or those that are asked for: ``nox -s tests-3.12 -- tests/relay -k stop``.
+    """Run the tests, or those that are asked for: ``nox -s tests-3.12 -- tests/relay -k stop``."""
+    command = ("python", "-m", "pytest", "-q")
+    options = [word for word in arguments if re.match("--(engines|capture)=", word)]
+    first = (*command, "-n", "2", *arguments, *session.posargs)
+    run_steadily(session, first, (*command, *options), **environment)
+
+
+def run_steadily(
+    session: nox.Session, first: Sequence[str], again: Sequence[str], **environment: str
+) -> None:
+    """Run tests by the first command; those that have failed, ten times more by the other one.
 
     The gate runs some forty thousand tests of threads and processes, several at the same time, on
     machines that do other things too. One that fails once in ten thousand runs would fail every
@@ -168,20 +178,18 @@ def run_suite(session: nox.Session, *arguments: str, **environment: str) -> None
     fails in any of them, or has crashed or hung, or if several have failed, the session fails. Else
     it is called unsteady, here and at the end of the gate, and is to be looked into all the same.
     """
-    command = ("python", "-m", "pytest", "-q")
     kept = Path(".pytest_cache/v/cache/lastfailed")
     kept.unlink(missing_ok=True)
     try:
-        session.run(*command, "-n", "2", *arguments, *session.posargs, env=environment)
+        session.run(*first, env=environment, external=True)
     except CommandFailed as error:
         failed = sorted(json.loads(kept.read_text())) if kept.exists() else []
         if error.return_code != FAILED or not 0 < len(failed) <= MOST_UNSTEADY:
             raise
     else:
         return
-    options = [word for word in arguments if re.match("--(engines|capture)=", word)]
     for _ in range(STEADY):
-        session.run(*command, *options, *failed, env=environment)
+        session.run(*again, *failed, env=environment, external=True)
     for test in failed:
         session.warn(f"UNSTEADY: {test} failed once, and then passed {STEADY} times")
 
@@ -336,26 +344,27 @@ def libzmq_debian(session: nox.Session) -> None:
 # README's two commands
 
 
-def run_readme(session: nox.Session, which: str, times: int) -> None:
-    """Run the command that README marks so, as a new user gives it: in a fresh clone."""
+def readme_command(session: nox.Session, which: str) -> tuple[str, str, str]:
+    """Return the command that README marks so, as a new user gives it to a shell."""
     found = re.findall(rf"^<!-- ci: {which} -->\n```sh\n(.+)\n```$", README, re.MULTILINE)
     if len(found) != 1:
         session.error(f"README.md has no ```sh block of one line behind <!-- ci: {which} -->")
-    with clean_copy(session):
-        for _ in range(times):
-            session.run("sh", "-ec", found[0], external=True)
+    return "sh", "-ec", found[0]
 
 
 @nox.session(name="readme-demo", python=NEWEST, tags=["readme"])
 def readme_demo(session: nox.Session) -> None:
     """Run README's first command twice: it sets up what is there already, too."""
-    run_readme(session, "demo", times=2)
+    with clean_copy(session):
+        for _ in range(2):
+            session.run(*readme_command(session, "demo"), external=True)
 
 
 @nox.session(name="readme-test", python=NEWEST, tags=["readme"])
 def readme_test(session: nox.Session) -> None:
     """Run README's second command."""
-    run_readme(session, "test", times=1)
+    with clean_copy(session):
+        run_steadily(session, readme_command(session, "test"), (".venv/bin/pytest", "-q"))
 
 
 # Proofs

@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import AnyStr
 
 import zmq
 
-from ..support import DEADLINE, wait_until
+from ..support import DEADLINE, PROMPT, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,22 @@ def without_engine(err: str) -> None:
     assert line.startswith("zdev: error: ZDEV_ENGINE=nonsense cannot be had: there is no engine ")
 
 
+def ended(process: subprocess.Popen[AnyStr], timeout: float = DEADLINE) -> tuple[AnyStr, AnyStr]:
+    """Wait for a command's end, and return what it has written to both its outputs.
+
+    Of one that does not end, what it has said is shown, and what its threads do, if it was started
+    with PYTHONFAULTHANDLER: else nobody would know why, since it may be rare.
+    """
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a child of its own holds its output
+            out, err = process.communicate(timeout=PROMPT)
+            raise AssertionError(f"no end after {timeout:g} s: {out!r}\n{err!r}") from None
+        raise
+
+
 class Running:
     """A command that runs until it is told to end, or ends by itself."""
 
@@ -63,7 +80,7 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-W", QUIET, "-m", "zdev", *arguments],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,7 +102,7 @@ class Running:
 
     def end(self) -> tuple[int, bytes, str]:
         """Wait for the end; return the exit status, and what it wrote and said."""
-        out, err = self.process.communicate(timeout=3 * DEADLINE)
+        out, err = ended(self.process, 3 * DEADLINE)
         self.said += err.decode()
         return self.process.returncode, out, self.said
 

@@ -22,7 +22,7 @@ from zdev.cli._brokers import make
 from zdev.cli._spec import DEFAULTS, Endpoint, Spec, SpecError, Wanted
 
 from ..support import DEADLINE, Network
-from .running import ROOT, command
+from .running import ROOT, command, ended
 
 LOCAL = "bind:tcp://127.0.0.1:*"
 ENDS = ["--in", LOCAL, "--out", LOCAL]
@@ -46,7 +46,7 @@ class Running:
 
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Wait for its end; return the status, what it told then, and what it said."""
-        out, err = self.process.communicate(timeout=DEADLINE)
+        out, err = ended(self.process)
         return self.process.returncode, json.loads(out or "{}"), err
 
 
@@ -56,7 +56,7 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
     with subprocess.Popen(
         words,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import zdev
 from zdev.cli import _values, main, tap_frames
+from zdev.cli._client import Client
 
 from ..support import DEADLINE, Background, Network, wait_until
 from .running import ROOT, Running, command, started
@@ -242,6 +243,32 @@ def test_filters(arguments: list[str], shown: list[str], device: Device) -> None
     assert (status, out) == (130, b"")
     assert f"{2 * len(shown)} shown, " in said
     assert " not asked for\n" in said
+
+
+def test_ctrl_c_cannot_be_lost_where_nothing_is_there(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyzmq may lose it while it raises `zmq.Again`; so that is never raised."""
+    raised: list[BaseException] = []
+    receive = zmq.Socket.recv_multipart
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        try:
+            return receive(*arguments, **more)
+        except zmq.Again as error:
+            raised.append(error)
+            raise
+
+    with Client(zmq.SUB, device.monitor) as client:
+        client.socket.subscribe(b"")
+        wait_until(device.has_subscribers)
+        monkeypatch.setattr(zmq.Socket, "recv_multipart", noted)
+        assert client.receive() is None
+        device.request(b"job", b"1")
+        wait_until(lambda: client.wait(DEADLINE).get(client.socket))
+        assert client.receive() == [b"in", b"job", b"1"]
+        assert client.receive() is None
+    assert not raised
 
 
 def test_the_environment_has_options_too(device: Device) -> None:

@@ -107,6 +107,17 @@ class Client:
             self.hear()
         return ready
 
+    def receive(self) -> list[bytes] | None:
+        """Return the next message, or None where there is none.
+
+        It looks first, since Ctrl-C may be lost that comes while pyzmq raises `zmq.Again`: some of
+        its wheels note the error's place by a piece of Python, and drop what a signal's handler
+        raises there.
+        """
+        if int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            return self.socket.recv_multipart(zmq.DONTWAIT)
+        return None
+
     def wait_for_peer(self, deadline: float) -> bool:
         """Wait until somebody is there, or has been and failed; return whether somebody is."""
         while not (self.connections.peers or self.connections.failed):

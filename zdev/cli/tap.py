@@ -249,14 +249,13 @@ class Tap:
 
     def _drain(self, end: float) -> None:
         """Take what is there."""
-        receive, count = self._client.socket.recv_multipart, self._arguments.count
+        receive, count = self._client.receive, self._arguments.count
         for _ in range(TURN):
             now = time.monotonic()
             if now >= end:
                 return
-            try:
-                message = receive(zmq.DONTWAIT)
-            except zmq.Again:
+            message = receive()
+            if message is None:
                 self._at_once = 0
                 return
             self._received += 1
