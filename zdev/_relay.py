@@ -407,7 +407,8 @@ class Relay(Asked):
         kinds = _sockets.CAPTURES if is_capture else _sockets.CONTROLS
         end = _sockets.join_later(role, socket, kinds, self._ends)
         _sockets.claim({role: end}, self)
-        self._ends[role] = end
+        # Not changed in place: a thread that is about to run this relay may be going through it.
+        self._ends = {**self._ends, role: end}
         self._claimed = _sockets.ordered(self._ends)
         self._loop.join(end if is_capture else None, None if is_capture else end)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -485,3 +487,40 @@ def test_io_threads_of_a_context_of_its_own(engine: str, threads: Devices) -> No
 def test_wrong_io_threads(count: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         zdev.ThreadProxy(zmq.PULL, zmq.PUSH, io_threads=count)
+
+
+def test_a_capture_is_wired_when_the_device_relays_but_its_relay_has_not_begun(
+    engine: str, net: Network, threads: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it joins from the thread that wires it, while the device's own looks at its sockets."""
+    begins, is_wired = threading.Event(), threading.Event()
+
+    def slowly(sockets: Iterable[Any]) -> contextlib.AbstractContextManager[None]:
+        for _ in sockets:
+            begins.set()
+            assert is_wired.wait(DEADLINE)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(zdev._relay, "unwatched", slowly)
+    device = threads("Proxy", zmq.PULL, zmq.PUSH, zmq.PUB)
+    device.bind_in("tcp://127.0.0.1:*")
+    device.bind_out("tcp://127.0.0.1:*")
+    device.start()
+    assert begins.wait(DEADLINE)
+    device.bind_mon("tcp://127.0.0.1:*")
+    is_wired.set()
+    watcher = net.socket(zmq.SUB)
+    watcher.subscribe(b"")
+    (address,) = device.endpoints["mon"]
+    watcher.connect(address)
+    source, sink = net.socket(zmq.PUSH), net.socket(zmq.PULL)
+    source.connect(device.endpoints["in"][0])
+    sink.connect(device.endpoints["out"][0])
+
+    def seen() -> bool:
+        source.send(b"x")
+        assert sink.recv() == b"x"
+        return bool(watcher.poll(10))
+
+    wait_until(seen)
+    device.stop()
