@@ -231,7 +231,9 @@ class Relay(Asked):
             self._wakeup.wake()
 
         try:
-            with unwatched(end.socket for end in self._ends.values()):
+            # A copy, made in one go: until this thread has the loop, others may let sockets join.
+            ends = tuple(self._ends.values())
+            with unwatched(end.socket for end in ends):
                 self._wanting(lambda: aside(body, leave, self._voice.name))
         except BaseException:
             if is_over:  # as in `_within`
@@ -407,8 +409,7 @@ class Relay(Asked):
         kinds = _sockets.CAPTURES if is_capture else _sockets.CONTROLS
         end = _sockets.join_later(role, socket, kinds, self._ends)
         _sockets.claim({role: end}, self)
-        # Not changed in place: a thread that is about to run this relay may be going through it.
-        self._ends = {**self._ends, role: end}
+        self._ends[role] = end
         self._claimed = _sockets.ordered(self._ends)
         self._loop.join(end if is_capture else None, None if is_capture else end)
 

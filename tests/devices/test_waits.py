@@ -21,12 +21,16 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at_the_start", "late"])
 def test_a_monitor_that_is_gone(
-    engine: str, net: Network, devices: Devices, caplog: pytest.LogCaptureFixture
+    engine: str, net: Network, devices: Devices, caplog: pytest.LogCaptureFixture, late: bool
 ) -> None:
     stream = Stream(net, devices, "Proxy", name="depot", warn_after=SOON)
-    stream.device.bind_mon(ANY)
+    if not late:
+        stream.device.bind_mon(ANY)
     with stream.device as device:
+        if late:
+            device.bind_mon(ANY)
         idle = repr(device)
         source, sink = stream.source(), stream.sink()
         watcher = net.socket(zmq.PULL)
